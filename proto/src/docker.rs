@@ -1,0 +1,1 @@
+//! The Docker Engine API's documents and version rules.

@@ -1,0 +1,35 @@
+//! The shim's task API, what it publishes, and the options it takes.
+
+pub mod bundle;
+
+pub use crate::generated::containerd::events;
+pub use crate::generated::containerd::runc::v1 as runc;
+pub use crate::generated::containerd::runtime::bootstrap::v1 as bootstrap;
+pub use crate::generated::containerd::services::events::ttrpc::v1 as forward;
+pub use crate::generated::containerd::task::v3 as api;
+pub use crate::generated::containerd::types;
+pub use crate::generated::containerd::v1::types as process;
+pub use crate::generated::gantry::shim::v1 as gantry;
+pub use crate::generated::io::containerd::cgroups as metrics;
+
+/// Service name of the task API, version 2 (containerd 1.x).
+pub const SERVICE_V2: &str = "containerd.task.v2.Task";
+/// Service name of the task API, version 3 (containerd 2.x); methods and messages are those of version 2.
+pub const SERVICE_V3: &str = "containerd.task.v3.Task";
+/// Service name under which a daemon takes events from shims.
+pub const EVENTS_SERVICE: &str = "containerd.services.events.ttrpc.v1.Events";
+/// The ttrpc metadata key that names the namespace.
+pub const NAMESPACE_KEY: &str = "containerd-namespace-ttrpc";
+
+/// Event topics a shim publishes.
+pub mod topic {
+    pub const CREATE: &str = "/tasks/create";
+    pub const START: &str = "/tasks/start";
+    pub const OOM: &str = "/tasks/oom";
+    pub const EXIT: &str = "/tasks/exit";
+    pub const DELETE: &str = "/tasks/delete";
+    pub const EXEC_ADDED: &str = "/tasks/exec-added";
+    pub const EXEC_STARTED: &str = "/tasks/exec-started";
+    pub const PAUSED: &str = "/tasks/paused";
+    pub const RESUMED: &str = "/tasks/resumed";
+}
