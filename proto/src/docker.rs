@@ -1,1 +1,0 @@
-//! The Docker Engine API's documents and version rules.
