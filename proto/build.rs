@@ -19,10 +19,13 @@ fn generate() {
     for file in set.file.iter_mut().filter(|file| file.name().starts_with("task/")) {
         file.service.clear();
     }
+    let mut config = tonic_prost_build::Config::new();
+    // Full message names, for type urls.
+    config.enable_type_names();
     tonic_prost_build::configure()
         .build_server(cfg!(feature = "containerd"))
         .build_client(cfg!(feature = "containerd"))
-        .compile_fds(set)
+        .compile_fds_with_config(set, config)
         .expect("code generation");
 }
 

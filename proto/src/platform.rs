@@ -23,7 +23,7 @@ impl Platform {
         let valid = |part: &&str| {
             !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
         };
-        if parts.len() > 3 || !parts.iter().all(|p| valid(p)) {
+        if parts.len() > 3 || !parts.iter().all(valid) {
             return Err(format!(
                 "\"{text}\" is an invalid component of \"{text}\": platform specifier component must match \"^[A-Za-z0-9_.-]+$\""
             ));
