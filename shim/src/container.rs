@@ -1,0 +1,254 @@
+//! The container and its execs: what a request, an exit or a finished runtime command does to them.
+//!
+//! Every function here returns at once. A request that needs the runtime leaves its [`ReplyTo`] in the [`Call`], and is
+//! answered when that command has ended; one that waits for an exit leaves it with the process.
+
+mod calls;
+mod create;
+mod delete;
+mod exec;
+mod exits;
+mod requests;
+
+pub(crate) use calls::Call;
+pub(crate) use create::{CreateOptions, write_whole};
+
+use crate::error::Error;
+use crate::events::Publisher;
+use crate::io::Io;
+use crate::process::{Ask, Exit, State, allow};
+use crate::runtime::Runtime;
+use proto::kind::ErrorKind;
+use proto::task::types::Mount;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Names a process for as long as the shim lives; never reused.
+pub(crate) type Handle = u32;
+
+/// Where an answer goes: the connection and the ttrpc stream on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ReplyTo {
+    pub(crate) connection: u64,
+    pub(crate) stream_id: u32,
+}
+
+/// An answer: an encoded message, or why not.
+pub(crate) type Answer = Result<Vec<u8>, Error>;
+
+/// What a request handler says: the answer, or that it comes later.
+pub(crate) enum Handled {
+    Now(Vec<u8>),
+    Later,
+}
+
+/// Most clients that may wait for one process's exit.
+const MAX_WAITERS: usize = 4096;
+/// Most execs of one container that are not deleted yet.
+const MAX_EXECS: usize = 8192;
+
+/// Everything the shim holds.
+pub(crate) struct Shim {
+    pub(crate) namespace: String,
+    /// Options given at start; those of a create override them.
+    pub(crate) defaults: CreateOptions,
+    pub(crate) publisher: Publisher,
+    /// Answers that have become ready, for the event loop to send.
+    pub(crate) answers: Vec<(ReplyTo, Answer)>,
+    /// A client asked for the end, and no container is left.
+    pub(crate) shutdown: bool,
+    pub(crate) processes: BTreeMap<Handle, Process>,
+    containers: BTreeMap<String, Container>,
+    /// Runtime commands on their way, by pid.
+    calls: BTreeMap<u32, Call>,
+    /// Exits of pids that are nobody's yet: a create or exec that is under way may turn out to have started them.
+    early_exits: BTreeMap<u32, Exit>,
+    next_handle: Handle,
+}
+
+/// One container: its bundle, its first process and its execs.
+struct Container {
+    bundle: PathBuf,
+    runtime: Runtime,
+    rootfs: PathBuf,
+    mounts: Vec<Mount>,
+    /// The client is one of ours: it keeps its log with us, and its FIFOs have readers only while somebody looks.
+    own_client: bool,
+    init: Handle,
+    execs: BTreeMap<String, Handle>,
+    /// The kernel ends every process of a private pid namespace with its first one.
+    private_pids: bool,
+    /// Without a private pid namespace, the rest is killed once the first process has ended.
+    rest: Rest,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    Alive,
+    BeingKilled,
+    Killed,
+}
+
+/// One process: the container's first, or an exec.
+pub(crate) struct Process {
+    container: String,
+    /// Empty for the container's first process.
+    exec_id: String,
+    state: State,
+    pid: u32,
+    exit: Option<Exit>,
+    /// An exit that may not be told yet: its start event, or the exits of execs, come first.
+    held: Option<Exit>,
+    pub(crate) io: Io,
+    waiters: Vec<ReplyTo>,
+    /// A runtime command on its way that changes this process's state.
+    busy: bool,
+    /// An exec's OCI process document until it is started.
+    spec: Vec<u8>,
+    deleting: Option<Deleting>,
+}
+
+struct Deleting {
+    reply: ReplyTo,
+    /// Output that nobody takes is given up then.
+    deadline: Instant,
+    stage: DeleteStage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DeleteStage {
+    Drain,
+    Runtime,
+    Reap,
+}
+
+impl Process {
+    fn is_init(&self) -> bool {
+        self.exec_id.is_empty()
+    }
+
+    /// Whether `ask` is allowed now.
+    fn allow(&self, ask: Ask) -> Result<(), Error> {
+        if self.deleting.is_some() || (self.busy && ask != Ask::Kill && ask != Ask::Exec) {
+            return Err(Error::precondition(
+                "another operation on this process is under way: failed precondition",
+            ));
+        }
+        allow(self.state, ask, self.is_init())
+    }
+}
+
+impl Shim {
+    pub(crate) fn new(namespace: &str, defaults: CreateOptions, publisher: Publisher) -> Shim {
+        Shim {
+            namespace: namespace.to_owned(),
+            defaults,
+            publisher,
+            answers: Vec::new(),
+            shutdown: false,
+            processes: BTreeMap::new(),
+            containers: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            early_exits: BTreeMap::new(),
+            next_handle: 1,
+        }
+    }
+
+    fn container(&self, id: &str) -> Result<&Container, Error> {
+        self.containers.get(id).ok_or_else(|| Error::not_found("container not created: not found"))
+    }
+
+    fn container_mut(&mut self, id: &str) -> Result<&mut Container, Error> {
+        self.containers.get_mut(id).ok_or_else(|| Error::not_found("container not created: not found"))
+    }
+
+    /// The handle of a container's first process, or of an exec.
+    fn handle(&self, id: &str, exec_id: &str) -> Result<Handle, Error> {
+        let container = self.container(id)?;
+        match exec_id {
+            "" => Ok(container.init),
+            exec_id => container
+                .execs
+                .get(exec_id)
+                .copied()
+                .ok_or_else(|| Error::not_found(format!("process does not exist {exec_id}: not found"))),
+        }
+    }
+
+    fn process(&self, handle: Handle) -> &Process {
+        self.processes.get(&handle).expect("a handle is forgotten with its process")
+    }
+
+    fn process_mut(&mut self, handle: Handle) -> &mut Process {
+        self.processes.get_mut(&handle).expect("a handle is forgotten with its process")
+    }
+
+    fn add_process(&mut self, container: &str, exec_id: &str, io: Io, spec: Vec<u8>) -> Handle {
+        let handle = self.next_handle;
+        self.next_handle += 1;
+        let process = Process {
+            container: container.to_owned(),
+            exec_id: exec_id.to_owned(),
+            state: State::Created,
+            pid: 0,
+            exit: None,
+            held: None,
+            io,
+            waiters: Vec::new(),
+            busy: false,
+            spec,
+            deleting: None,
+        };
+        self.processes.insert(handle, process);
+        handle
+    }
+
+    fn answer(&mut self, reply: ReplyTo, answer: Answer) {
+        self.answers.push((reply, answer));
+    }
+
+    /// A client is gone: nobody takes its answers any more.
+    pub(crate) fn forget_connection(&mut self, connection: u64) {
+        for process in self.processes.values_mut() {
+            process.waiters.retain(|waiter| waiter.connection != connection);
+        }
+    }
+
+    /// When something must happen though nothing woke the loop.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let draining = |process: &Process| match &process.deleting {
+            Some(deleting) if deleting.stage == DeleteStage::Drain => Some(deleting.deadline),
+            _ => None,
+        };
+        self.processes.values().filter_map(draining).min()
+    }
+
+    /// Output of a process has moved: a delete may have waited for its end.
+    pub(crate) fn output_moved(&mut self, handle: Handle) {
+        self.advance_delete(handle);
+    }
+
+    /// Deletes whose output nobody takes go on without it.
+    pub(crate) fn deadlines_passed(&mut self) {
+        let due: Vec<Handle> =
+            self.processes.iter().filter(|(_, p)| p.deleting.is_some()).map(|(handle, _)| *handle).collect();
+        for handle in due {
+            self.advance_delete(handle);
+        }
+    }
+
+    /// Terminals that arrived through a console socket are connected.
+    pub(crate) fn receive_terminal(&mut self, handle: Handle) {
+        let Some(process) = self.processes.get_mut(&handle) else { return };
+        if let Some(master) = process.io.console.as_mut().and_then(crate::io::console::Console::receive)
+            && let Err(error) = process.io.connect_terminal(master)
+        {
+            eprintln!("{}: {error}", process.container);
+        }
+    }
+}
+
+fn exhausted(what: &str, most: usize) -> Error {
+    Error::new(ErrorKind::ResourceExhausted, format!("more than {most} {what}: resource exhausted"))
+}

@@ -1,0 +1,115 @@
+//! A process's terminal: the runtime makes it and sends its master through a console socket.
+
+use crate::error::Error;
+use rustix::fd::OwnedFd;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, sockopt};
+use rustix::termios::Winsize;
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// What the runtime is told, before and after it has sent the master.
+#[derive(Debug)]
+pub(crate) struct Console {
+    listener: Option<UnixListener>,
+    socket_path: PathBuf,
+    connection: Option<OwnedFd>,
+    master: Option<OwnedFd>,
+    /// A size that was asked for before there was a terminal.
+    size: Option<Winsize>,
+}
+
+impl Console {
+    /// Makes the socket in the current directory, the bundle, which nobody else can enter.
+    pub(crate) fn listen() -> Result<Console, Error> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = PathBuf::from(format!("console-{}.sock", NEXT.fetch_add(1, Ordering::Relaxed)));
+        let step = |e| Error::step("make the console socket", e);
+        let _ = std::fs::remove_file(&name);
+        let listener = UnixListener::bind(&name).map_err(step)?;
+        listener.set_nonblocking(true).map_err(step)?;
+        Ok(Console {
+            listener: Some(listener),
+            socket_path: name,
+            connection: None,
+            master: None,
+            size: None,
+        })
+    }
+
+    /// A path for the runtime, whatever its working directory; a bundle's own path may be too long for a socket.
+    pub(crate) fn runtime_path(&self) -> String {
+        format!("/proc/{}/cwd/{}", std::process::id(), self.socket_path.display())
+    }
+
+    /// What to poll for reading.
+    pub(crate) fn listening(&self) -> Option<rustix::fd::BorrowedFd<'_>> {
+        use rustix::fd::AsFd;
+        self.connection.as_ref().map(AsFd::as_fd).or(self.listener.as_ref().map(AsFd::as_fd))
+    }
+
+    /// The master, if it has just arrived.
+    pub(crate) fn receive(&mut self) -> Option<OwnedFd> {
+        if self.connection.is_none() {
+            let listener = self.listener.as_ref()?;
+            let socket =
+                rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).ok()?;
+            // Root in a container must not be able to hand us a terminal of its own.
+            let peer = sockopt::socket_peercred(&socket).ok()?;
+            if peer.uid != rustix::process::geteuid() {
+                return None;
+            }
+            self.connection = Some(socket);
+        }
+        let connection = self.connection.as_ref()?;
+        let mut name = [0u8; 256];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut buffers = [IoSliceMut::new(&mut name)];
+        rustix::net::recvmsg(connection, &mut buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC).ok()?;
+        let master = ancillary.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        });
+        // One connection, one message: whatever it was, this socket is done.
+        self.connection = None;
+        self.stop_listening();
+        master
+    }
+
+    fn stop_listening(&mut self) {
+        if self.listener.take().is_some() {
+            let _ = std::fs::remove_file(&self.socket_path);
+        }
+    }
+
+    pub(crate) fn set_master(&mut self, master: OwnedFd) {
+        if let Some(size) = self.size.take() {
+            let _ = rustix::termios::tcsetwinsize(&master, size);
+        }
+        self.master = Some(master);
+    }
+
+    /// Width and height in characters.
+    pub(crate) fn resize(&mut self, width: u32, height: u32) -> Result<(), Error> {
+        let clamp = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
+        let size = Winsize { ws_row: clamp(height), ws_col: clamp(width), ws_xpixel: 0, ws_ypixel: 0 };
+        match &self.master {
+            Some(master) => {
+                rustix::termios::tcsetwinsize(master, size).map_err(|e| Error::step("resize the terminal", e))
+            }
+            None => {
+                self.size = Some(size);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        self.stop_listening();
+    }
+}

@@ -1,0 +1,219 @@
+//! `start`, `delete` and `-info`: the short commands that containerd runs.
+
+use crate::args::Args;
+use crate::container::{CreateOptions, Shim};
+use crate::events::Publisher;
+use crate::runtime::{self, Runtime};
+use crate::{event_loop, mounts, sys};
+use prost::Message;
+use proto::any::{self, Any};
+use proto::task::bootstrap::BootstrapParams;
+use proto::task::{api, bundle, types};
+use rustix::fs::{Mode, OFlags};
+use sha2::{Digest, Sha256};
+use std::error::Error;
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::SystemTime;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Bytes of options that are read from standard input.
+const MAX_OPTIONS: u64 = 4 << 20;
+
+/// The socket, a detached copy of this process that serves it, and its address on standard output. The copy is a fork:
+/// one process start per container.
+pub(crate) fn start(args: &Args) -> Result<()> {
+    let given = read_options(args)?;
+    let defaults = CreateOptions::from_any(given.options.as_ref())?.unwrap_or_default();
+    let path = socket_path(args)?;
+    let address = format!("unix://{}", path.display());
+    let Some(listener) = listen(&path)? else {
+        // A shim serves it already: an earlier start of the same container that was not waited for.
+        return announce(&address, given.is_bootstrap);
+    };
+    crate::container::write_whole(Path::new(bundle::ADDRESS), address.as_bytes())?;
+    if !sys::fork()? {
+        return announce(&address, given.is_bootstrap);
+    }
+    detach()?;
+    let children = sys::child_signals()?;
+    let publisher = Publisher::new(std::env::var("TTRPC_ADDRESS").ok(), &args.namespace);
+    let mut shim = Shim::new(&args.namespace, defaults, publisher);
+    event_loop::serve(&mut shim, &listener, &children)?;
+    let _ = std::fs::remove_file(path);
+    Ok(())
+}
+
+/// The forms a daemon understands: text up to containerd 2.2, JSON with the API's version from where it sends
+/// bootstrap parameters. Nothing else may be printed.
+fn announce(address: &str, is_bootstrap: bool) -> Result<()> {
+    let mut out = std::io::stdout();
+    if is_bootstrap {
+        let json = serde_json::json!({"version": 3, "address": address, "protocol": "ttrpc"});
+        write!(out, "{json}")?;
+    } else {
+        write!(out, "{address}")?;
+    }
+    Ok(out.flush()?)
+}
+
+/// Leaves the daemon's session, becomes the reaper of the container's orphans, and takes the bundle's log as stderr.
+fn detach() -> Result<()> {
+    rustix::process::setsid()?;
+    rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))?;
+    sys::ignore_signals(&[libc::SIGPIPE, libc::SIGTERM, libc::SIGINT, libc::SIGHUP]);
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    let log_flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let log = rustix::fs::open(bundle::LOG, log_flags, Mode::empty());
+    use std::os::fd::AsFd;
+    sys::replace_stdio(null.as_fd(), 0)?;
+    sys::replace_stdio(null.as_fd(), 1)?;
+    sys::replace_stdio(log.as_ref().unwrap_or(&null).as_fd(), 2)?;
+    // A container is to be killed before the daemon, and its shim before neither (containerd does the same).
+    if let Ok(score) = std::fs::read_to_string("/proc/self/oom_score_adj")
+        && let Ok(score) = score.trim().parse::<i32>()
+    {
+        let _ = std::fs::write("/proc/self/oom_score_adj", (score + 1).min(1000).to_string());
+    }
+    Ok(())
+}
+
+/// Ends what is left of a container when its shim is gone, from the bundle alone, and says how it ended.
+pub(crate) fn delete(args: &Args) -> Result<()> {
+    let dir = match &args.bundle {
+        Some(dir) => dir.clone(),
+        None => std::env::current_dir()?,
+    };
+    let options = std::fs::read(dir.join(bundle::OPTIONS));
+    let runtime: Runtime = match &options {
+        Ok(json) => serde_json::from_slice(json)?,
+        // No container was ever created from this bundle; the runtime is asked all the same.
+        Err(_) => Runtime::new(&Default::default(), &args.namespace),
+    };
+    let log = dir.join(bundle::RUNTIME_LOG);
+    let status = std::process::Command::new(&runtime.binary)
+        .arg("--root")
+        .arg(&runtime.root)
+        .arg("--log")
+        .arg(&log)
+        .args(["--log-format", "json", "delete", "--force", &args.id])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    match status {
+        Ok(status) if status.success() => {}
+        Ok(status) => eprintln!("delete: {}", runtime::failure(&log, status.code().unwrap_or(255) as u32)),
+        Err(error) => eprintln!("delete: run {}: {error}", runtime.binary.display()),
+    }
+    let rootfs = dir.join(bundle::ROOTFS);
+    if mounts::is_mounted(&rootfs) {
+        mounts::unmount_all(&rootfs);
+    }
+    if let Ok(address) = std::fs::read_to_string(dir.join(bundle::ADDRESS))
+        && let Some(path) = address.trim().strip_prefix("unix://")
+    {
+        let _ = std::fs::remove_file(path);
+    }
+    let pid =
+        std::fs::read_to_string(dir.join(bundle::INIT_PID)).ok().and_then(|pid| pid.trim().parse().ok());
+    let response = api::DeleteResponse {
+        pid: pid.unwrap_or(0),
+        exit_status: 128 + libc::SIGKILL as u32,
+        exited_at: Some(SystemTime::now().into()),
+    };
+    std::io::stdout().write_all(&response.encode_to_vec())?;
+    Ok(())
+}
+
+/// A RuntimeInfo of this shim with its runtime's features.
+pub(crate) fn info() -> Result<()> {
+    let mut input = Vec::new();
+    std::io::stdin().take(MAX_OPTIONS).read_to_end(&mut input)?;
+    let any = Any::decode(input.as_slice())?;
+    let options = CreateOptions::from_any(Some(&any))?.unwrap_or_default();
+    let runtime = Runtime::new(&options.runtime, "info");
+    let output = std::process::Command::new(&runtime.binary).arg("features").stdin(Stdio::null()).output();
+    let features = match output {
+        Ok(output) if output.status.success() => Some(any::document(any::FEATURES, output.stdout)),
+        _ => None,
+    };
+    let version =
+        types::RuntimeVersion { version: env!("CARGO_PKG_VERSION").to_owned(), revision: String::new() };
+    let info = types::RuntimeInfo {
+        name: "io.containerd.gantry.v2".to_owned(),
+        version: Some(version),
+        options: (!any.type_url.is_empty()).then_some(any),
+        features,
+        annotations: Default::default(),
+    };
+    std::io::stdout().write_all(&info.encode_to_vec())?;
+    Ok(())
+}
+
+struct Given {
+    options: Option<Any>,
+    is_bootstrap: bool,
+}
+
+/// Options from standard input: bootstrap parameters if they name this container, else a plain Any. Both have a string
+/// as field 1, so only the content tells them apart.
+fn read_options(args: &Args) -> Result<Given> {
+    let mut input = Vec::new();
+    std::io::stdin().take(MAX_OPTIONS).read_to_end(&mut input)?;
+    if let Ok(parameters) = BootstrapParams::decode(input.as_slice())
+        && parameters.instance_id == args.id
+        && parameters.namespace == args.namespace
+    {
+        let mut extensions = parameters.extensions.into_iter().filter_map(|extension| extension.value);
+        let options = extensions.find(|any| CreateOptions::from_any(Some(any)).is_ok());
+        return Ok(Given { options, is_bootstrap: true });
+    }
+    let any =
+        Any::decode(input.as_slice()).map_err(|e| format!("read the options on standard input: {e}"))?;
+    Ok(Given { options: Some(any), is_bootstrap: false })
+}
+
+/// A name that is the same for the same container of the same daemon; a bundle's own path may be too long for a socket.
+fn socket_path(args: &Args) -> Result<PathBuf> {
+    let dir = match (rustix::process::geteuid().is_root(), std::env::var_os("XDG_RUNTIME_DIR")) {
+        (true, _) => PathBuf::from("/run/containerd/s"),
+        (false, Some(dir)) => PathBuf::from(dir).join("containerd/s"),
+        (false, None) => PathBuf::from(format!("/tmp/containerd-s-{}", rustix::process::geteuid().as_raw())),
+    };
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&dir)
+        .map_err(|e| step("create", &dir, e))?;
+    let name = Path::new(&args.address).join(&args.namespace).join(&args.id);
+    let hash = Sha256::digest(name.as_os_str().as_encoded_bytes());
+    let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(dir.join(hex))
+}
+
+/// The socket, or none where a live shim has it.
+fn listen(path: &Path) -> Result<Option<UnixListener>> {
+    let listener = match UnixListener::bind(path) {
+        Ok(listener) => listener,
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            if UnixStream::connect(path).is_ok() {
+                return Ok(None);
+            }
+            std::fs::remove_file(path).map_err(|e| step("remove the stale socket", path, e))?;
+            UnixListener::bind(path).map_err(|e| step("bind", path, e))?
+        }
+        Err(error) => return Err(step("bind", path, error)),
+    };
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .map_err(|e| step("chmod", path, e))?;
+    Ok(Some(listener))
+}
+
+fn step(what: &str, path: &Path, error: std::io::Error) -> Box<dyn Error> {
+    format!("{what} {}: {error}", path.display()).into()
+}

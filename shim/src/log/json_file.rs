@@ -1,0 +1,202 @@
+//! docker's json-file log: `{"log":"text\n","stream":"stdout","attrs":{..},"time":"..."}` a line, `attrs` only where
+//! there are some. Rotation keeps FILE, FILE.1 (newer) ... FILE.N.
+//!
+//! All messages of one read are written with one O_APPEND write, so a killed shim leaves whole lines. Where the disk
+//! fills, what was written of a line is taken back and the lines are lost, but the container is not held up.
+
+use super::timestamp;
+use rustix::fd::OwnedFd;
+use rustix::fs::{Mode, OFlags};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// The `json-file` log of one container.
+#[derive(Debug)]
+pub(crate) struct JsonFile {
+    path: PathBuf,
+    file: OwnedFd,
+    size: u64,
+    /// Bytes after which the file is rotated; 0 is never.
+    max_size: u64,
+    max_file: u32,
+    /// `"attrs":{..},` or nothing.
+    attrs: Vec<u8>,
+    /// Lines of the read being handled.
+    batch: Vec<u8>,
+}
+
+impl JsonFile {
+    /// Opens the log, which may be there from an earlier run of the container and is then continued.
+    pub(crate) fn open(
+        path: &Path,
+        max_size: u64,
+        max_file: u32,
+        attrs: &BTreeMap<String, String>,
+    ) -> io::Result<JsonFile> {
+        let file = open_append(path)?;
+        let size = rustix::fs::fstat(&file)?.st_size as u64;
+        let attrs = if attrs.is_empty() {
+            Vec::new()
+        } else {
+            format!("\"attrs\":{},", serde_json::to_string(attrs).expect("a map of strings is JSON"))
+                .into_bytes()
+        };
+        let max_file = max_file.max(1);
+        Ok(JsonFile { path: path.to_owned(), file, size, max_size, max_file, attrs, batch: Vec::new() })
+    }
+
+    /// Adds one message to the batch.
+    pub(crate) fn message(&mut self, stream: &str, text: &[u8], at: SystemTime) {
+        self.batch.extend_from_slice(b"{\"log\":\"");
+        escape(text, &mut self.batch);
+        self.batch.extend_from_slice(b"\",\"stream\":\"");
+        self.batch.extend_from_slice(stream.as_bytes());
+        self.batch.extend_from_slice(b"\",");
+        self.batch.extend_from_slice(&self.attrs);
+        self.batch.extend_from_slice(b"\"time\":\"");
+        timestamp::append(at, &mut self.batch);
+        self.batch.extend_from_slice(b"\"}\n");
+        // One write stays a reasonable size, and a rotation bound is kept to within one message.
+        if self.batch.len() >= 128 << 10
+            || (self.max_size != 0 && self.size + self.batch.len() as u64 >= self.max_size)
+        {
+            self.flush();
+        }
+    }
+
+    /// Writes the batch.
+    pub(crate) fn flush(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        if self.max_size != 0 && self.size >= self.max_size {
+            self.rotate();
+        }
+        if let Err(error) = self.write() {
+            eprintln!("log {}: {error}; {} bytes lost", self.path.display(), self.batch.len());
+            // Best effort: without it the next line would be glued to a torn one.
+            let _ = rustix::fs::ftruncate(&self.file, self.size);
+        }
+        self.batch.clear();
+        self.batch.shrink_to(16 << 10);
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        let mut rest = self.batch.as_slice();
+        while !rest.is_empty() {
+            match rustix::io::write(&self.file, rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => rest = &rest[written..],
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.size += self.batch.len() as u64;
+        Ok(())
+    }
+
+    /// FILE.N-1 -> FILE.N, ..., FILE -> FILE.1, and a new FILE. Renames only, so a kill in between loses no line.
+    fn rotate(&mut self) {
+        let numbered = |n: u32| {
+            let mut name = self.path.clone().into_os_string();
+            name.push(format!(".{n}"));
+            PathBuf::from(name)
+        };
+        if self.max_file > 1 {
+            for n in (1..self.max_file - 1).rev() {
+                let _ = std::fs::rename(numbered(n), numbered(n + 1));
+            }
+            if let Err(error) = std::fs::rename(&self.path, numbered(1)) {
+                eprintln!("rotate log {}: {error}; going on in it", self.path.display());
+                return;
+            }
+        } else if let Err(error) = std::fs::remove_file(&self.path) {
+            eprintln!("rotate log {}: {error}; going on in it", self.path.display());
+            return;
+        }
+        match open_append(&self.path) {
+            Ok(file) => (self.file, self.size) = (file, 0),
+            Err(error) => eprintln!("open log {}: {error}; going on in the rotated one", self.path.display()),
+        }
+    }
+}
+
+fn open_append(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    Ok(rustix::fs::open(path, flags, Mode::from_raw_mode(0o640))?)
+}
+
+/// A JSON string's inside as docker writes it: `<`, `>`, `&` and control characters as \u00XX, broken UTF-8 as U+FFFD.
+fn escape(text: &[u8], out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    for chunk in text.utf8_chunks() {
+        for byte in chunk.valid().bytes() {
+            match byte {
+                b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+                b'\n' => out.extend_from_slice(b"\\n"),
+                b'\r' => out.extend_from_slice(b"\\r"),
+                0..0x20 | b'<' | b'>' | b'&' => {
+                    out.extend_from_slice(b"\\u00");
+                    out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+                }
+                _ => out.push(byte),
+            }
+        }
+        for _ in chunk.invalid() {
+            out.extend_from_slice(b"\\ufffd");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    fn open(dir: &Path, max_size: u64, max_file: u32, attrs: &[(&str, &str)]) -> JsonFile {
+        let attrs = attrs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        JsonFile::open(&dir.join("c-json.log"), max_size, max_file, &attrs).unwrap()
+    }
+
+    #[test]
+    fn a_line_is_docker_s_byte_for_byte() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = open(dir.path(), 0, 1, &[]);
+        log.message("stdout", b"a \"b\" <c>\t\xff\n", UNIX_EPOCH + Duration::from_millis(1500));
+        log.flush();
+        let mut log = open(dir.path(), 0, 1, &[("k", "v")]);
+        log.message("stderr", b"x", UNIX_EPOCH);
+        log.flush();
+        let text = std::fs::read_to_string(dir.path().join("c-json.log")).unwrap();
+        let expected = concat!(
+            r#"{"log":"a \"b\" \u003cc\u003e\u0009\ufffd\n","stream":"stdout","time":"1970-01-01T00:00:01.5Z"}"#,
+            "\n",
+            r#"{"log":"x","stream":"stderr","attrs":{"k":"v"},"time":"1970-01-01T00:00:00Z"}"#,
+            "\n"
+        );
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn rotation_keeps_max_file_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = open(dir.path(), 300, 3, &[]);
+        for n in 0..40 {
+            log.message("stdout", format!("line {n}\n").as_bytes(), UNIX_EPOCH);
+            log.flush();
+        }
+        let mut names: Vec<String> = std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["c-json.log", "c-json.log.1", "c-json.log.2"]);
+        let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+        let all = read("c-json.log.2") + &read("c-json.log.1") + &read("c-json.log");
+        assert!(all.lines().last().unwrap().contains("line 39"));
+        let first: usize = all.split("line ").nth(1).unwrap().split('\\').next().unwrap().parse().unwrap();
+        assert_eq!(all.lines().count(), 40 - first, "no line in between is missing");
+    }
+}

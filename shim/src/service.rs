@@ -1,0 +1,50 @@
+//! The task API, versions 2 and 3: decode, call, encode; nothing else.
+
+use crate::container::{Handled, ReplyTo, Shim};
+use crate::error::Error;
+use prost::Message;
+use proto::kind::ErrorKind;
+use proto::task::{SERVICE_V2, SERVICE_V3, api};
+use proto::ttrpc::Request;
+
+/// Carries out one request, or starts to.
+pub(crate) fn handle(shim: &mut Shim, request: &Request, reply: ReplyTo) {
+    match dispatch(shim, request, reply) {
+        Ok(Handled::Now(payload)) => shim.answers.push((reply, Ok(payload))),
+        Ok(Handled::Later) => {}
+        Err(error) => shim.answers.push((reply, Err(error))),
+    }
+}
+
+fn dispatch(shim: &mut Shim, request: &Request, reply: ReplyTo) -> Result<Handled, Error> {
+    let unimplemented = |text: String| Err(Error::new(ErrorKind::Unimplemented, text));
+    if request.service != SERVICE_V2 && request.service != SERVICE_V3 {
+        return unimplemented(format!("service {}: not implemented", request.service));
+    }
+    match request.method.as_str() {
+        "State" => shim.state(&decode(request)?),
+        "Create" => shim.create(decode(request)?, reply),
+        "Start" => shim.start(&decode(request)?, reply),
+        "Delete" => shim.delete(&decode(request)?, reply),
+        "Pids" => shim.pids_of(&decode::<api::PidsRequest>(request)?.id, reply),
+        "Pause" => shim.pause(&decode::<api::PauseRequest>(request)?.id, reply),
+        "Resume" => shim.resume(&decode::<api::ResumeRequest>(request)?.id, reply),
+        "Kill" => shim.kill(&decode(request)?, reply),
+        "Exec" => shim.exec(decode(request)?),
+        "ResizePty" => shim.resize(&decode(request)?),
+        "CloseIO" => shim.close_io(&decode(request)?),
+        "Update" => shim.update(&decode(request)?, reply),
+        "Wait" => shim.wait(&decode(request)?, reply),
+        "Connect" => Ok(shim.connect(&decode::<api::ConnectRequest>(request)?.id)),
+        "Shutdown" => {
+            decode::<api::ShutdownRequest>(request)?;
+            Ok(shim.shut_down())
+        }
+        method => unimplemented(format!("method {method} of {}: not implemented", request.service)),
+    }
+}
+
+fn decode<M: Message + Default>(request: &Request) -> Result<M, Error> {
+    M::decode(request.payload.as_slice())
+        .map_err(|e| Error::invalid(format!("unmarshal {} request: {e}: invalid argument", request.method)))
+}
