@@ -13,6 +13,7 @@ pub use crate::generated::containerd::services::tasks::v1 as tasks;
 pub use crate::generated::containerd::services::version::v1 as version;
 pub use crate::generated::containerd::types;
 pub use crate::generated::containerd::v1::types as task_types;
+pub use crate::generated::grpc::health::v1 as health;
 
 /// The metadata header that names the namespace a call works in.
 pub const NAMESPACE_HEADER: &str = "containerd-namespace";

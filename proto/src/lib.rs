@@ -37,6 +37,14 @@ pub(crate) mod generated {
             include!(concat!(env!("OUT_DIR"), "/google.rpc.rs"));
         }
     }
+    #[cfg(feature = "containerd")]
+    pub mod grpc {
+        pub mod health {
+            pub mod v1 {
+                include!(concat!(env!("OUT_DIR"), "/grpc.health.v1.rs"));
+            }
+        }
+    }
     pub mod ttrpc {
         include!(concat!(env!("OUT_DIR"), "/ttrpc.rs"));
     }

@@ -1,0 +1,207 @@
+//! After a restart: the bundles on disk say which tasks there are; each is taken up, finished or undone.
+//!
+//! | the bundle has | then |
+//! |---|---|
+//! | no `shim-binary-path` | nothing was started: remove it |
+//! | `.creating` | Create never answered: undo it, shim and all |
+//! | no container record | nobody could ever manage it: undo it |
+//! | a shim that answers and knows the task | list it |
+//! | a shim that answers and does not | Delete was under way: end the shim, remove the bundle |
+//! | no shim that answers | shim `delete`, publish exit and delete, remove the bundle |
+
+use super::bundle::Bundle;
+use super::shim::{self, Shim};
+use super::{Tasks, remove};
+use crate::db::schema::CONTAINERS;
+use crate::db::{Db, Reader};
+use crate::error::{Error, Result};
+use futures::StreamExt;
+use proto::task::api::{ConnectRequest, ConnectResponse};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Shims asked at the same time.
+const PARALLEL: usize = 32;
+/// How long a `start` that an earlier daemon ran may still take.
+const START_LEFT: Duration = Duration::from_secs(10);
+/// How long a killed shim may take to be gone.
+const KILL_LEFT: Duration = Duration::from_secs(5);
+
+impl Tasks {
+    /// Takes up every bundle. Failures are logged: one broken bundle must not keep the daemon down.
+    pub(crate) async fn restore(self: &Arc<Self>, db: &Db) -> Result<()> {
+        let bundles = self.folders.list()?;
+        futures::stream::iter(bundles)
+            .for_each_concurrent(PARALLEL, |bundle| async move {
+                if let Err(error) = self.restore_one(db, &bundle).await {
+                    tracing::error!(namespace = bundle.namespace, id = bundle.id, %error, "restore a task");
+                }
+            })
+            .await;
+        self.folders.remove_orphan_work()
+    }
+
+    async fn restore_one(self: &Arc<Self>, db: &Db, bundle: &Bundle) -> Result<()> {
+        let Some(binary) = bundle.binary() else { return remove(bundle).await };
+        if bundle.creation_unfinished() {
+            tracing::info!(namespace = bundle.namespace, id = bundle.id, "undo an unfinished create");
+            return self.undo_unfinished(bundle, &binary).await;
+        }
+        if !db.read(|tx| tx.contains(CONTAINERS, &bundle.namespace, &bundle.id))? {
+            tracing::warn!(namespace = bundle.namespace, id = bundle.id, "undo a task without a container");
+            return self.undo_unfinished(bundle, &binary).await;
+        }
+        match tokio::time::timeout(shim::LOAD, connect(bundle)).await {
+            Ok(Ok(Some(shim))) => {
+                let key = (bundle.namespace.clone(), bundle.id.clone());
+                let shim = Arc::new(shim);
+                self.lock().insert(key, Some(shim.clone()));
+                self.watch(shim);
+                Ok(())
+            }
+            Ok(Ok(None)) => self.undo_unfinished(bundle, &binary).await,
+            Ok(Err(error)) => {
+                tracing::warn!(namespace = bundle.namespace, id = bundle.id, %error, "clean up after a shim");
+                self.clean_up(bundle, 0).await;
+                end_processes(&binary, bundle).await;
+                Ok(())
+            }
+            // It holds a container and may answer again: better unlisted than killed.
+            Err(_) => Err(Error::unavailable("its shim does not answer")),
+        }
+    }
+
+    /// Undoes a Create that nobody was told of: the shim first, so that nothing starts behind our back, then
+    /// the container, then the bundle.
+    pub(super) async fn undo_unfinished(&self, bundle: &Bundle, binary: &Path) -> Result<()> {
+        end_processes(binary, bundle).await;
+        let deleted = self.launcher.delete(binary, bundle).await;
+        remove(bundle).await?;
+        if let Err(error) = deleted {
+            tracing::warn!(namespace = bundle.namespace, id = bundle.id, %error, "shim delete");
+        }
+        Ok(())
+    }
+}
+
+/// The shim of a bundle, or nothing when it does not know the task any more.
+async fn connect(bundle: &Bundle) -> Result<Option<Shim>> {
+    let bootstrap = bundle.bootstrap().ok_or_else(|| Error::not_found("bootstrap.json"))?;
+    let shim = Shim::connect(bundle.clone(), &bootstrap).await?;
+    let request = ConnectRequest { id: bundle.id.clone() };
+    let answer: ConnectResponse = shim.call("Connect", &request, Some(shim::LOAD)).await?;
+    match shim.state("").await {
+        Ok(state) => {
+            let pid = if state.pid == 0 { answer.task_pid } else { state.pid };
+            shim.pid.store(pid, Ordering::Relaxed);
+            Ok(Some(shim))
+        }
+        Err(error) if error.is_not_found() && !shim.is_closed() => {
+            shim.shut_down().await;
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Ends every process of the shim of this bundle: a `start` still under way is let finish, so that it cannot
+/// leave a shim after we looked; then the shim itself is killed. Pids are held by descriptor between look and kill.
+async fn end_processes(binary: &Path, bundle: &Bundle) {
+    let deadline = std::time::Instant::now() + START_LEFT;
+    while let Some((_, pidfd)) = find(binary, bundle).into_iter().find(|(starting, _)| *starting) {
+        if !ended(pidfd, deadline.saturating_duration_since(std::time::Instant::now())).await {
+            break;
+        }
+    }
+    for (_, pidfd) in find(binary, bundle) {
+        // Already gone is as good.
+        let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+        ended(pidfd, KILL_LEFT).await;
+    }
+}
+
+/// Waits for the end of a process, and says whether it came in time.
+async fn ended(pidfd: OwnedFd, limit: Duration) -> bool {
+    let wait = move || {
+        let mut events = [PollFd::new(&pidfd, PollFlags::IN)];
+        let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: limit.subsec_nanos().into() };
+        matches!(poll(&mut events, Some(&limit)), Ok(1..))
+    };
+    tokio::task::spawn_blocking(wait).await.unwrap_or(false)
+}
+
+/// Processes that run `binary` for this bundle, and whether they are at `start`.
+fn find(binary: &Path, bundle: &Bundle) -> Vec<(bool, OwnedFd)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else {
+            continue;
+        };
+        let serves = || {
+            let arguments = std::fs::read(entry.path().join("cmdline")).ok()?;
+            let starting = serves_bundle(&arguments, binary, bundle)?;
+            // Another daemon may have a container of the same name: this one's shim sits in this bundle.
+            let here = std::fs::read_link(entry.path().join("cwd")).ok()? == bundle.path;
+            here.then_some(starting)
+        };
+        // The descriptor first: when the look after it fits, it holds the process we saw.
+        if serves().is_some()
+            && let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
+            && let Some(starting) = serves()
+        {
+            found.push((starting, pidfd));
+        }
+    }
+    found
+}
+
+/// Whether a command line is that of this bundle's shim, and if so, whether it is its `start`.
+fn serves_bundle(cmdline: &[u8], binary: &Path, bundle: &Bundle) -> Option<bool> {
+    let arguments: Vec<&str> = cmdline
+        .split(|byte| *byte == 0)
+        .map(|argument| std::str::from_utf8(argument).unwrap_or(""))
+        .collect();
+    let program = Path::new(arguments.first()?).file_name()?;
+    let flag = |name: &str| {
+        arguments
+            .windows(2)
+            .find(|pair| pair[0].trim_start_matches('-') == name && pair[0].starts_with('-'))
+            .map(|pair| pair[1])
+    };
+    let fits = program == binary.file_name()?
+        && flag("namespace") == Some(&bundle.namespace)
+        && flag("id") == Some(&bundle.id)
+        && !arguments.contains(&"delete");
+    fits.then(|| arguments.contains(&"start"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tasks::bundle::Folders;
+
+    #[test]
+    fn a_shim_is_known_by_its_command_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let folders = Folders::open(&dir.path().join("r"), &dir.path().join("s")).unwrap();
+        let bundle = folders.create("ns", "web1", b"{}").unwrap();
+        let binary = Path::new("/usr/bin/containerd-shim-runc-v2");
+        for (line, want) in [
+            ("/usr/bin/containerd-shim-runc-v2 -namespace ns -id web1 -address /a", Some(false)),
+            ("containerd-shim-runc-v2 --namespace ns -address /a -id web1 start", Some(true)),
+            ("/usr/bin/containerd-shim-runc-v2 -namespace ns -id web1 -bundle /b delete", None),
+            ("/usr/bin/containerd-shim-runc-v2 -namespace ns -id web2", None),
+            ("/usr/bin/containerd-shim-runc-v2 -namespace other -id web1", None),
+            ("/usr/bin/vi -namespace ns -id web1", None),
+            ("", None),
+        ] {
+            assert_eq!(serves_bundle(line.replace(' ', "\0").as_bytes(), binary, &bundle), want, "{line}");
+        }
+    }
+}
