@@ -1,0 +1,17 @@
+use super::require_root;
+use crate::args::{CreateOptions, Global};
+use crate::bundle;
+use crate::error::{Result, Step};
+use crate::log::Log;
+use crate::spawn::{self, Mode};
+use crate::state::validate_id;
+
+pub(super) fn create(global: &Global, id: &str, options: &CreateOptions, log: &Log) -> Result<i32> {
+    validate_id(id)?;
+    require_root()?;
+    let bundle = bundle::load(&options.bundle)?;
+    let plan = spawn::prepare(id, bundle, options, Mode::Create).step(|| "rung create failed".into())?;
+    spawn::create(&global.root, &plan, &mut |warning| log.warning(warning))
+        .step(|| "rung create failed".into())?;
+    Ok(0)
+}

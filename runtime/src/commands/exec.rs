@@ -1,0 +1,62 @@
+use std::path::Path;
+
+use super::require_root;
+use crate::args::{ExecOptions, Global};
+use crate::bundle::{read_document, validate_process};
+use crate::container::{Container, Request};
+use crate::error::{Error, Result, Step};
+use crate::log::Log;
+use crate::setup::capabilities;
+use crate::spawn::{Outcome, exec as spawn_exec};
+use crate::spec::{Process, Spec};
+
+pub(super) fn exec(global: &Global, id: &str, options: &ExecOptions, log: &Log) -> Result<i32> {
+    require_root()?;
+    let container = Container::load(&global.root, id)?;
+    container.status().allows(Request::Exec { ignore_paused: options.ignore_paused })?;
+    let (process, extra) = match &options.process {
+        Some(file) => (read_document(file.into())?, Vec::new()),
+        None => from_flags(&container, options)?,
+    };
+    validate_process(&process)?;
+    let outcome =
+        spawn_exec::exec(&container, &process, &extra, options, &mut |warning| log.warning(warning));
+    match outcome.step(|| "exec failed".into())? {
+        Outcome::Left => Ok(0),
+        Outcome::Ended(code) => Ok(code),
+    }
+}
+
+/// The container's own process, changed by the flags; and capabilities to add.
+fn from_flags(container: &Container, options: &ExecOptions) -> Result<(Process, Vec<usize>)> {
+    let spec: Spec = read_document(Path::new(&container.record.bundle).join("config.json"))?;
+    let mut process = spec.process.ok_or_else(|| Error::invalid("config.json: process must be specified"))?;
+    process.args.clone_from(&options.command);
+    process.terminal = options.tty;
+    process.console_size = None;
+    process.oom_score_adj = None;
+    if let Some(cwd) = &options.cwd {
+        process.cwd.clone_from(cwd);
+    }
+    if let Some(label) = &options.process_label {
+        process.selinux_label.clone_from(label);
+    }
+    if let Some(profile) = &options.apparmor {
+        process.apparmor_profile.clone_from(profile);
+    }
+    if options.no_new_privileges {
+        process.no_new_privileges = true;
+    }
+    process.env.extend(options.env.iter().cloned());
+    process.user.additional_gids.extend(&options.additional_gids);
+    if let Some((uid, gid)) = options.user {
+        process.user.uid = uid;
+        process.user.gid = gid.unwrap_or(process.user.gid);
+    }
+    let extra =
+        options.capabilities.iter().map(|name| capabilities::number(name)).collect::<Result<Vec<_>>>()?;
+    if !extra.is_empty() && process.capabilities.is_none() {
+        process.capabilities = Some(Default::default());
+    }
+    Ok((process, extra))
+}

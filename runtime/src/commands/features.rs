@@ -1,0 +1,36 @@
+use serde_json::json;
+
+use super::{OCI_VERSION, print};
+use crate::error::{Error, Result};
+use crate::seccomp;
+use crate::setup::{capabilities, mounts};
+
+pub(super) fn features() -> Result<i32> {
+    let flags: Vec<&str> = seccomp::FLAGS.iter().map(|row| row.0).collect();
+    let document = json!({
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": OCI_VERSION,
+        "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
+        "mountOptions": mounts::KNOWN_OPTIONS(),
+        "linux": {
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
+            "capabilities": &capabilities::NAMES[..],
+            "cgroup": { "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false },
+            "seccomp": {
+                "enabled": true,
+                "actions": seccomp::ACTIONS,
+                "operators": seccomp::OPERATORS,
+                "archs": seccomp::ARCHITECTURES,
+                "knownFlags": flags,
+                "supportedFlags": flags,
+            },
+            "apparmor": { "enabled": true },
+            "selinux": { "enabled": true },
+            "intelRdt": { "enabled": false },
+            "mountExtensions": { "idmap": { "enabled": false } },
+        },
+        "annotations": { "org.opencontainers.runc.checkpoint.enabled": "false" },
+    });
+    let text = serde_json::to_string_pretty(&document).map_err(|error| Error::invalid(error.to_string()))?;
+    print(&(text + "\n"))
+}

@@ -1,0 +1,80 @@
+//! One verb a file: open the container, call it, print.
+
+mod create;
+mod delete;
+mod exec;
+mod features;
+mod kill;
+mod list;
+mod pause;
+mod ps;
+mod run;
+mod spec;
+mod start;
+mod state;
+mod update;
+
+use std::io::Write;
+
+use crate::args::{Command, Global};
+use crate::error::{Error, Result, Step};
+use crate::log::Log;
+use crate::seal;
+
+pub(crate) fn dispatch(global: &Global, command: Command, log: &Log) -> Result<i32> {
+    if global.systemd_cgroup && !matches!(command, Command::Help(_) | Command::Version | Command::Features) {
+        return Err(Error::Unsupported("--systemd-cgroup (have the caller use the cgroupfs driver)".into()));
+    }
+    if matches!(command, Command::Create { .. } | Command::Run { .. } | Command::Exec { .. }) {
+        seal::ensure()?;
+    }
+    match command {
+        Command::Help(text) => print(&text),
+        Command::Version => print(&version()),
+        Command::Create { id, options } => create::create(global, &id, &options, log),
+        Command::Run { id, options, detach, keep, subreaper } => {
+            run::run(global, &id, &options, run::Manner { detach, keep, subreaper }, log)
+        }
+        Command::Start { id } => start::start(global, &id, log),
+        Command::State { id } => state::state(global, &id),
+        Command::Kill { id, signal, all } => kill::kill(global, &id, &signal, all),
+        Command::Delete { id, force } => delete::delete(global, &id, force, log),
+        Command::List { format, quiet } => list::list(global, format, quiet),
+        Command::Exec { id, options } => exec::exec(global, &id, &options, log),
+        Command::Ps { id, format, options } => ps::ps(global, &id, format, &options),
+        Command::Pause { id } => pause::pause(global, &id),
+        Command::Resume { id } => pause::resume(global, &id),
+        Command::Update { id, options } => update::update(global, &id, &options),
+        Command::Spec { bundle, rootless } => spec::spec(&bundle, rootless),
+        Command::Features => features::features(),
+    }
+}
+
+/// Callers read the first three lines.
+fn version() -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    format!("rung version {version}\ncommit: v{version}\nspec: {OCI_VERSION}\n")
+}
+
+/// The newest version of the runtime-spec that is understood.
+pub(crate) const OCI_VERSION: &str = "1.3.0";
+
+/// Onto stdout, as one write; a reader that has gone away is no failure of ours.
+fn print(text: &str) -> Result<i32> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).step(|| "write to stdout".into())
+        }
+        _ => Ok(0),
+    }
+}
+
+/// What is done to containers takes root; said in one sentence, before anything is tried.
+fn require_root() -> Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "rung needs root: rootless containers are not supported yet (run it as root, for instance with sudo)",
+    ))
+}

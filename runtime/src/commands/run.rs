@@ -1,0 +1,43 @@
+use super::require_root;
+use crate::args::{CreateOptions, Global};
+use crate::bundle;
+use crate::container::Container;
+use crate::error::{Result, Step};
+use crate::log::Log;
+use crate::spawn::{self, Mode, Outcome};
+use crate::state::validate_id;
+use crate::sys::prctl;
+
+pub(super) struct Manner {
+    pub(super) detach: bool,
+    pub(super) keep: bool,
+    pub(super) subreaper: bool,
+}
+
+pub(super) fn run(
+    global: &Global,
+    id: &str,
+    options: &CreateOptions,
+    manner: Manner,
+    log: &Log,
+) -> Result<i32> {
+    validate_id(id)?;
+    require_root()?;
+    let bundle = bundle::load(&options.bundle)?;
+    let mode = if manner.detach { Mode::Detached } else { Mode::Foreground };
+    if manner.subreaper && mode == Mode::Foreground {
+        prctl::set_child_subreaper().step(|| "become a subreaper".into())?;
+    }
+    let plan = spawn::prepare(id, bundle, options, mode).step(|| "rung run failed".into())?;
+    let mut warn = |warning: &str| log.warning(warning);
+    match spawn::create(&global.root, &plan, &mut warn).step(|| "rung run failed".into())? {
+        Outcome::Left => Ok(0),
+        Outcome::Ended(code) => {
+            if !manner.keep {
+                let (container, _lock) = Container::lock(&global.root, id)?;
+                container.destroy(&mut warn)?;
+            }
+            Ok(code)
+        }
+    }
+}

@@ -1,0 +1,21 @@
+use super::require_root;
+use crate::args::Global;
+use crate::container::{Container, Request};
+use crate::error::Result;
+use crate::log::Log;
+use crate::spawn::{gate, poststart};
+
+pub(super) fn start(global: &Global, id: &str, log: &Log) -> Result<i32> {
+    require_root()?;
+    let (container, _lock) = Container::lock(&global.root, id)?;
+    container.status().allows(Request::Start)?;
+    gate::open(&container.dir)?;
+    if let Err(error) = poststart(&container) {
+        let _ = container.kill_and_wait();
+        if let Err(error) = container.destroy(&mut |warning| log.warning(warning)) {
+            log.warning(&error.to_string());
+        }
+        return Err(error);
+    }
+    Ok(0)
+}

@@ -1,0 +1,198 @@
+//! Device nodes and links under /dev.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid};
+
+use crate::error::{Error, Result, Step};
+use crate::inroot::{self, Kind};
+use crate::setup::mounts::{self, What};
+use crate::spec::Device;
+use crate::sys::mount;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Node {
+    path: String,
+    kind: u8,
+    major: u32,
+    minor: u32,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    nodes: Vec<Node>,
+    /// A process in a user namespace of its own may make no node: the host's are bound instead.
+    bind: bool,
+}
+
+const DEFAULTS: [(&str, u32, u32); 6] = [
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+];
+
+const LINKS: [(&str, &str); 4] = [
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+];
+
+/// None when /dev is the host's or a volume: it is then not ours to fill.
+pub(crate) fn plan(devices: &[Device], steps: &[mounts::Step], bind: bool) -> Result<Option<Plan>> {
+    let foreign = steps.iter().any(|step| {
+        matches!(step.what, What::Bind { .. }) && step.destination.trim_end_matches('/') == "/dev"
+    });
+    if foreign {
+        return Ok(None);
+    }
+    let mut nodes: Vec<Node> = DEFAULTS
+        .iter()
+        .map(|&(path, major, minor)| Node {
+            path: path.into(),
+            kind: b'c',
+            major,
+            minor,
+            mode: 0o666,
+            uid: 0,
+            gid: 0,
+        })
+        .collect();
+    for device in devices {
+        let node = node(device)?;
+        match nodes.iter_mut().find(|known| known.path == node.path) {
+            Some(known) => *known = node,
+            None => nodes.push(node),
+        }
+    }
+    Ok(Some(Plan { nodes, bind }))
+}
+
+fn node(device: &Device) -> Result<Node> {
+    let kind = match device.kind.as_str() {
+        "c" | "u" => b'c',
+        "b" => b'b',
+        "p" => b'p',
+        other => {
+            return Err(Error::invalid(format!("device {:?} has the unknown type {other:?}", device.path)));
+        }
+    };
+    if !device.path.starts_with('/') || inroot::split(&device.path).is_none() {
+        return Err(Error::invalid(format!("device path {:?} is not absolute", device.path)));
+    }
+    let number = |n: i64| u32::try_from(n).map_err(|_| Error::invalid(format!("{n} is not a device number")));
+    Ok(Node {
+        path: device.path.clone(),
+        kind,
+        major: number(device.major)?,
+        minor: number(device.minor)?,
+        mode: device.file_mode.unwrap_or(0o666) & 0o7777,
+        uid: device.uid.unwrap_or(0),
+        gid: device.gid.unwrap_or(0),
+    })
+}
+
+/// The umask must be 0. /dev itself is opened without following links (CVE-2026-41579).
+pub(crate) fn apply(root: BorrowedFd<'_>, plan: &Plan) -> Result<()> {
+    let dev = inroot::open_or_create(root, "/dev", Kind::Directory, true)
+        .step(|| "/dev must be an ordinary directory".into())?;
+    for node in &plan.nodes {
+        make(root, dev.as_fd(), node, plan.bind).step(|| format!("create device {}", node.path))?;
+    }
+    for (target, name) in LINKS {
+        link(dev.as_fd(), target, name)?;
+    }
+    if std::fs::exists("/proc/kcore").unwrap_or(false) {
+        link(dev.as_fd(), "/proc/kcore", "core")?;
+    }
+    // A ptmx of the root file system would be the host's terminals.
+    inroot::unlink_if_there(dev.as_fd(), "ptmx").step(|| "remove /dev/ptmx".into())?;
+    link(dev.as_fd(), "pts/ptmx", "ptmx")
+}
+
+fn link(dev: BorrowedFd<'_>, target: &str, name: &str) -> Result<()> {
+    match rustix::fs::symlinkat(target, dev, name) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(error) => Err(error).step(|| format!("link /dev/{name}")),
+    }
+}
+
+fn make(root: BorrowedFd<'_>, dev: BorrowedFd<'_>, node: &Node, bind: bool) -> Result<()> {
+    let (dir_path, name) = inroot::split(&node.path).ok_or_else(|| Error::invalid("it has no name"))?;
+    let opened: OwnedFd;
+    let dir = if dir_path == "/dev" {
+        dev
+    } else {
+        opened = inroot::open_or_create(root, dir_path, Kind::Directory, false)
+            .step(|| format!("open {dir_path}"))?;
+        opened.as_fd()
+    };
+    if bind {
+        return bind_host_node(root, node);
+    }
+    let kind = match node.kind {
+        b'b' => FileType::BlockDevice,
+        b'p' => FileType::Fifo,
+        _ => FileType::CharacterDevice,
+    };
+    let number = rustix::fs::makedev(node.major, node.minor);
+    match rustix::fs::mknodat(dir, name, kind, Mode::from_raw_mode(node.mode), number) {
+        Ok(()) => {}
+        // In the root file system already: good if it is that very device.
+        Err(rustix::io::Errno::EXIST) => {
+            let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).step(|| "stat".into())?;
+            if FileType::from_raw_mode(stat.st_mode) != kind || (node.kind != b'p' && stat.st_rdev != number)
+            {
+                return Err(Error::invalid("another file is in its place"));
+            }
+            return Ok(());
+        }
+        Err(error) => return Err(error).step(|| "mknod".into()),
+    }
+    if node.uid != 0 || node.gid != 0 {
+        let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
+        rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+            .step(|| "chown".into())?;
+    }
+    Ok(())
+}
+
+fn bind_host_node(root: BorrowedFd<'_>, node: &Node) -> Result<()> {
+    let tree = mount::copy_of_path(&node.path, false).step(|| "bind the host's node".into())?;
+    let target = inroot::open_or_create(root, &node.path, Kind::File, true)
+        .step(|| "create the mount point".into())?;
+    mount::attach(&tree, target.as_fd()).step(|| "attach".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(json: &str) -> Device {
+        serde_json::from_str(json).expect(json)
+    }
+
+    #[test]
+    fn configured_devices_join_or_replace_the_default_ones() {
+        let fuse = device(r#"{"path":"/dev/fuse","type":"c","major":10,"minor":229,"fileMode":438,"uid":1}"#);
+        let null = device(r#"{"path":"/dev/null","type":"c","major":1,"minor":3,"fileMode":384}"#);
+        let plan = plan(&[fuse, null], &[], false).expect("valid").expect("ours");
+        assert_eq!(plan.nodes.len(), DEFAULTS.len() + 1);
+        assert_eq!(plan.nodes[0].mode, 0o600);
+        assert_eq!((plan.nodes[6].mode, plan.nodes[6].uid), (0o666, 1));
+        for refused in [
+            r#"{"path":"x","type":"c"}"#,
+            r#"{"path":"/dev/..","type":"c"}"#,
+            r#"{"path":"/dev/x","type":"q"}"#,
+            r#"{"path":"/dev/x","type":"c","major":-1}"#,
+        ] {
+            assert!(node(&device(refused)).is_err(), "{refused}");
+        }
+    }
+}

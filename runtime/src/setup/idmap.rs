@@ -1,0 +1,33 @@
+//! User namespace mappings, written by the parent for the child.
+
+use std::fs;
+
+use crate::error::{Error, Result, Step};
+use crate::spec::IdMapping;
+
+/// The kernel's own limit.
+const MOST_EXTENTS: usize = 340;
+
+pub(crate) fn validate(mappings: &[IdMapping]) -> Result<()> {
+    if mappings.len() > MOST_EXTENTS {
+        return Err(Error::invalid(format!("more than {MOST_EXTENTS} id mappings")));
+    }
+    if mappings.iter().any(|m| m.size == 0) {
+        return Err(Error::invalid("an id mapping has size 0"));
+    }
+    Ok(())
+}
+
+fn text(mappings: &[IdMapping]) -> String {
+    mappings.iter().map(|m| format!("{} {} {}\n", m.container_id, m.host_id, m.size)).collect()
+}
+
+pub(crate) fn write(pid: i32, uids: &[IdMapping], gids: &[IdMapping]) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        // An ordinary user may map groups only after giving up setgroups.
+        fs::write(format!("/proc/{pid}/setgroups"), "deny").step(|| "deny setgroups".into())?;
+    }
+    // One write each: the kernel takes a map once and whole.
+    fs::write(format!("/proc/{pid}/uid_map"), text(uids)).step(|| "write the user id mapping".into())?;
+    fs::write(format!("/proc/{pid}/gid_map"), text(gids)).step(|| "write the group id mapping".into())
+}

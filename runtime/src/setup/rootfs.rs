@@ -1,0 +1,88 @@
+//! The root itself: made a mount of its own in a mount namespace that tells the host nothing, then pivoted to.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::error::{Error, Result, Step};
+use crate::setup::mounts::propagation_flag;
+use crate::sys::mount::{self, ATTR_RDONLY, Attributes, SHARED, SLAVE};
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) path: String,
+    readonly: bool,
+    /// As asked for; slave for all where nothing is.
+    propagation: Option<(u64, bool)>,
+    no_pivot: bool,
+}
+
+pub(crate) fn plan(path: &str, readonly: bool, propagation: &str, no_pivot: bool) -> Result<Plan> {
+    let propagation = if propagation.is_empty() {
+        None
+    } else {
+        let flag = propagation_flag(propagation);
+        Some(flag.ok_or_else(|| Error::invalid(format!("rootfsPropagation={propagation} is not supported")))?)
+    };
+    Ok(Plan { path: path.to_owned(), readonly, propagation, no_pivot })
+}
+
+/// Returns the root as a descriptor of its own mount; everything inside is reached through it.
+pub(crate) fn prepare(plan: &Plan) -> Result<OwnedFd> {
+    let (kind, recursive) = plan.propagation.unwrap_or((SLAVE, true));
+    mount::propagate("/", kind, recursive).step(|| "set the propagation of /".into())?;
+    let root = mount::copy_of_path(&plan.path, true).step(|| format!("root file system {}", plan.path))?;
+    let target =
+        rustix::fs::open(&plan.path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .step(|| format!("open root file system {}", plan.path))?;
+    if kind == SHARED {
+        // pivot_root refuses a root whose parent mount is shared, and the mounts made below must not reach the host.
+        make_parent_private(&plan.path)?;
+    }
+    mount::attach(&root, target.as_fd()).step(|| "attach the root file system".into())?;
+    Ok(root)
+}
+
+/// The mount that holds the path is the nearest one up which can be changed: only roots of mounts can.
+fn make_parent_private(path: &str) -> Result<()> {
+    for dir in std::path::Path::new(path).ancestors() {
+        match mount::propagate(&dir.to_string_lossy(), mount::PRIVATE, false) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            Err(source) => {
+                return Err(Error::Step {
+                    step: format!("make the mount at {} private", dir.display()),
+                    source,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn enter(plan: &Plan, root: BorrowedFd<'_>) -> Result<()> {
+    rustix::process::fchdir(root).step(|| "enter the root file system".into())?;
+    if plan.no_pivot {
+        mount::move_to_root().step(|| "move the root file system to /".into())?;
+    } else {
+        mount::pivot_to_current(plan.propagation.is_some()).step(|| "pivot_root".into())?;
+    }
+    if let Some((kind, recursive)) = plan.propagation {
+        mount::propagate("/", kind, recursive)
+            .step(|| "set the propagation of the root file system".into())?;
+    }
+    Ok(())
+}
+
+/// Last of all: nothing can be made in it afterwards.
+pub(crate) fn seal(plan: &Plan, root: BorrowedFd<'_>, late: &[OwnedFd]) -> Result<()> {
+    let readonly = Attributes { set: ATTR_RDONLY, ..Attributes::default() };
+    for fd in late {
+        mount::set_attributes(fd.as_fd(), &readonly, false).step(|| "make a mount read-only".into())?;
+    }
+    if plan.readonly {
+        mount::set_attributes(root, &readonly, false)
+            .step(|| "make the root file system read-only".into())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,193 @@
+//! Another process in a running container: it joins what the first one is in.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode as FileMode, OFlags};
+
+use super::child::{become_root, join_cgroup, join_keyring};
+use super::foreground::{self, Process};
+use super::parent::{announce, await_exec, failure, set_oom_score};
+use super::prepare::{Mode, keyring_name, refuse_wrong_console};
+use super::sync::{self, Message};
+use super::{Outcome, process};
+use crate::args::ExecOptions;
+use crate::container::Container;
+use crate::error::{Error, Result, Step};
+use crate::seccomp::Filter;
+use crate::setup::{lsm, namespaces, rlimits, terminal};
+use crate::spec::{self, Rlimit};
+use crate::sys::clone::{self, Side, clone3};
+use crate::sys::{self, prctl, scm};
+
+struct Plan {
+    process: process::Plan,
+    rlimits: Vec<Rlimit>,
+    oom_score_adj: Option<i32>,
+    /// Namespaces to join, for setns on the first process's pidfd.
+    join: u64,
+    keyring: Option<std::ffi::CString>,
+    console_socket: Option<OwnedFd>,
+}
+
+pub(crate) fn exec(
+    container: &Container,
+    process: &spec::Process,
+    extra_caps: &[usize],
+    options: &ExecOptions,
+    warn: &mut dyn FnMut(&str),
+) -> Result<Outcome> {
+    let mode = if options.detach { Mode::Detached } else { Mode::Foreground };
+    refuse_wrong_console(process.terminal, mode, options.console_socket.is_some())?;
+    let pidfd = container.pidfd()?;
+    let plan = prepare(container, process, extra_caps, options, warn)?;
+    let pidfd_socket = options
+        .pidfd_socket
+        .as_deref()
+        .map(scm::connect)
+        .transpose()
+        .step(|| "connect to the pidfd socket".into())?;
+    let signals = (mode == Mode::Foreground).then(foreground::listen).transpose()?;
+
+    let (mut sync, pid) = start_child(container, &plan, pidfd.as_fd())?;
+    let attended = attend_setup(&plan, options, &mut sync, pid, pidfd_socket.as_ref());
+    let terminal = attended.map_err(|error| {
+        let _ = sys::signal::kill(pid, libc::SIGKILL);
+        let _ = sys::signal::wait(pid);
+        error.during("unable to start container process")
+    })?;
+    if mode == Mode::Detached {
+        return Ok(Outcome::Left);
+    }
+    foreground::attend(&mut Process { pid, terminal, signals }).map(Outcome::Ended)
+}
+
+fn prepare(
+    container: &Container,
+    process: &spec::Process,
+    extra_caps: &[usize],
+    options: &ExecOptions,
+    warn: &mut dyn FnMut(&str),
+) -> Result<Plan> {
+    let config = &container.record.config;
+    let filter = match std::fs::read(container.dir.seccomp()) {
+        Ok(bytes) => Some(Filter::from_bytes(&bytes)?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(source) => {
+            return Err(Error::Step { step: "read the container's seccomp program".into(), source });
+        }
+    };
+    let mut plan = process::plan(process, filter, options.preserve_fds)?;
+    let join = config
+        .namespaces
+        .iter()
+        .filter_map(|kind| namespaces::kind_flag(kind))
+        .fold(0, |all, kind| all | kind);
+    if let Some(capabilities) = &mut plan.capabilities {
+        extra_caps.iter().for_each(|capability| capabilities.add(*capability));
+        if join & libc::CLONE_NEWUSER as u64 == 0 {
+            let missing = capabilities.limit_to_own()?;
+            if !missing.is_empty() {
+                warn(&format!(
+                    "capabilities that the runtime itself does not have are left out: {}",
+                    missing.join(" ")
+                ));
+            }
+        }
+    }
+    Ok(Plan {
+        process: plan,
+        rlimits: process.rlimits.clone(),
+        oom_score_adj: process.oom_score_adj,
+        join,
+        keyring: if config.no_new_keyring { None } else { Some(keyring_name(&container.record.id)?) },
+        console_socket: options
+            .console_socket
+            .as_deref()
+            .map(|path| scm::connect(path).step(|| format!("connect to console socket {path}")))
+            .transpose()?,
+    })
+}
+
+fn start_child(container: &Container, plan: &Plan, pidfd: BorrowedFd<'_>) -> Result<(sync::Parent, i32)> {
+    let entrance = container.cgroup().entrance()?;
+    let (sync, child_end) = sync::pair()?;
+    prctl::set_undumpable().step(|| "become undumpable".into())?;
+    // A pid namespace takes in only children of who joins it. All other joining is the child's.
+    let pid_namespace = plan.join & libc::CLONE_NEWPID as u64;
+    if pid_namespace != 0 {
+        clone::setns(pidfd, pid_namespace).step(|| "join the pid namespace".into())?;
+    }
+    let into_cgroup = entrance.clone_into.as_ref().map(AsFd::as_fd);
+    match clone3(0, into_cgroup).step(|| "clone the new process".into())? {
+        Side::Child => {
+            drop(sync);
+            let error = match setup(plan, &child_end, &entrance.join, pidfd) {
+                Ok(program) => process::execute(&plan.process, &program),
+                Err(error) => error,
+            };
+            child_end.failed(&error.to_string());
+            std::process::exit(255)
+        }
+        Side::Parent { pid, .. } => Ok((sync, pid)),
+    }
+}
+
+fn setup(
+    plan: &Plan,
+    sync: &sync::Child,
+    cgroup: &[OwnedFd],
+    pidfd: BorrowedFd<'_>,
+) -> Result<process::Program> {
+    let _ = prctl::set_name(c"rung:exec");
+    join_cgroup(cgroup)?;
+    rustix::process::setsid().step(|| "setsid".into())?;
+    // While /proc is the host's.
+    lsm::apply(&plan.process.apparmor_profile, &plan.process.selinux_label)?;
+    let others = plan.join & !(libc::CLONE_NEWPID as u64);
+    if others != 0 {
+        clone::setns(pidfd, others).step(|| "join the container's namespaces".into())?;
+    }
+    if plan.join & libc::CLONE_NEWUSER as u64 != 0 {
+        become_root()?;
+    }
+    if let Some(name) = &plan.keyring {
+        join_keyring(name)?;
+    }
+    if plan.process.terminal {
+        let root =
+            rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, FileMode::empty())
+                .step(|| "open the root".into())?;
+        let opened = terminal::open(root.as_fd(), plan.process.console_size)?;
+        match &plan.console_socket {
+            Some(socket) => terminal::hand_over(socket.as_fd(), &opened)?,
+            None => sync.terminal(opened.master.as_fd())?,
+        }
+        terminal::adopt(opened)?;
+    }
+    let program = process::settle(&plan.process)?;
+    sync.ready()?;
+    Ok(program)
+}
+
+fn attend_setup(
+    plan: &Plan,
+    options: &ExecOptions,
+    sync: &mut sync::Parent,
+    pid: i32,
+    pidfd_socket: Option<&OwnedFd>,
+) -> Result<Option<OwnedFd>> {
+    rlimits::apply(pid, &plan.rlimits)?;
+    set_oom_score(pid, plan.oom_score_adj)?;
+    let mut terminal = None;
+    loop {
+        match sync.receive()? {
+            Message::Terminal(master) => terminal = Some(master),
+            Message::Ready => break,
+            message => return Err(failure(message)),
+        }
+    }
+    announce(pid, options.pid_file.as_deref(), pidfd_socket)?;
+    sync.go()?;
+    await_exec(sync)?;
+    Ok(terminal)
+}
