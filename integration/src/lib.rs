@@ -1,1 +1,6 @@
-//! The harness of the black-box tests.
+//! The harness of the black-box tests: the five programs are found as built binaries and never linked.
+
+pub mod bins;
+pub mod bundle;
+pub mod leaks;
+pub mod runtime;

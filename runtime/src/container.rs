@@ -97,6 +97,12 @@ pub(crate) struct StateDocument<'a> {
 
 impl Container {
     pub(crate) fn load(root: &str, id: &str) -> Result<Container> {
+        let container = Container::load_unfinished(root, id)?;
+        if container.record.init_process_pid == 0 { Err(Error::NotFound) } else { Ok(container) }
+    }
+
+    /// Also one that is being created, or whose `create` was killed.
+    pub(crate) fn load_unfinished(root: &str, id: &str) -> Result<Container> {
         let dir = StateDir::of(root, id)?;
         Ok(Container { record: dir.read()?, dir })
     }

@@ -11,9 +11,9 @@ pub(super) fn list(global: &Global, format: ListFormat, quiet: bool) -> Result<i
     if quiet {
         return print(&ids.iter().map(|id| format!("{id}\n")).collect::<String>());
     }
-    // One may be going or coming just now.
+    // One may be going just now; one that a killed `create` left is shown, so that it can be deleted.
     let containers: Vec<Container> =
-        ids.iter().filter_map(|id| Container::load(&global.root, id).ok()).collect();
+        ids.iter().filter_map(|id| Container::load_unfinished(&global.root, id).ok()).collect();
     let documents: Vec<StateDocument<'_>> = containers
         .iter()
         .map(|container| StateDocument { owner: container.owner(), ..container.document() })

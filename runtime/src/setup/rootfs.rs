@@ -31,14 +31,15 @@ pub(crate) fn plan(path: &str, readonly: bool, propagation: &str, no_pivot: bool
 pub(crate) fn prepare(plan: &Plan) -> Result<OwnedFd> {
     let (kind, recursive) = plan.propagation.unwrap_or((SLAVE, true));
     mount::propagate("/", kind, recursive).step(|| "set the propagation of /".into())?;
+    if kind == SHARED {
+        // pivot_root refuses a root that is shared or lies in a shared mount, and the copy made next is as its
+        // original; also the mounts made below must not reach the host.
+        make_parent_private(&plan.path)?;
+    }
     let root = mount::copy_of_path(&plan.path, true).step(|| format!("root file system {}", plan.path))?;
     let target =
         rustix::fs::open(&plan.path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .step(|| format!("open root file system {}", plan.path))?;
-    if kind == SHARED {
-        // pivot_root refuses a root whose parent mount is shared, and the mounts made below must not reach the host.
-        make_parent_private(&plan.path)?;
-    }
     mount::attach(&root, target.as_fd()).step(|| "attach the root file system".into())?;
     Ok(root)
 }

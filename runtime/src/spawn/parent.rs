@@ -190,7 +190,6 @@ fn attend_setup(
         sys::proc::stat(pid).step(|| "read the start time of the container's process".into())?.start_time;
     rlimits::apply(pid, &plan.rlimits)?;
     set_oom_score(pid, plan.oom_score_adj)?;
-    container.dir.write(&container.record)?;
     let mut terminal = None;
     loop {
         match sync.receive()? {
@@ -206,6 +205,9 @@ fn attend_setup(
                 sync.go()?;
             }
             Message::Ready => {
+                // Not earlier: from now on the container is there for others. If we are killed before, the
+                // process finds nobody at the other end and ends by itself.
+                container.dir.write(&container.record)?;
                 announce(pid, plan.pid_file.as_deref(), plan.pidfd_socket.as_ref())?;
                 sync.go()?;
                 break;

@@ -1,0 +1,101 @@
+use integration::bundle::Bundle;
+use integration::runtime::{Runtime, finish};
+use serde_json::json;
+
+/// Limits as files are those of cgroup v1 here; a machine with v2 alone has other files.
+fn machine_has_v1() -> bool {
+    let v1 = std::path::Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists();
+    if !v1 {
+        eprintln!("skipped: this machine has no cgroup v1 memory controller");
+    }
+    v1
+}
+
+#[test]
+fn limits_are_set_and_updated() {
+    if !machine_has_v1() {
+        return;
+    }
+    let mut rt = Runtime::new();
+    let id = rt.id();
+    let mut bundle = Bundle::new();
+    bundle.config["linux"]["resources"] = json!({
+        "memory": {"limit": 67_108_864, "swap": 134_217_728, "reservation": 33_554_432},
+        "cpu": {"shares": 512, "quota": 50_000, "period": 100_000, "cpus": "0"},
+        "pids": {"limit": 33},
+    });
+    rt.start_sleeper(&mut bundle, &id);
+    let file = |controller: &str, name: &str| rt.cgroup_file(&id, controller, name);
+    assert_eq!(file("memory", "memory.limit_in_bytes"), "67108864");
+    assert_eq!(file("memory", "memory.soft_limit_in_bytes"), "33554432");
+    assert_eq!(file("cpu", "cpu.shares"), "512");
+    assert_eq!(file("cpu", "cpu.cfs_quota_us"), "50000");
+    assert_eq!(file("cpuset", "cpuset.cpus"), "0");
+    assert_eq!(file("pids", "pids.max"), "33");
+    assert_eq!(file("pids", "cgroup.procs"), rt.state(&id)["pid"].to_string());
+
+    rt.call(&["update", "--memory", "32M", "--memory-swap", "64M", "--pids-limit", "44", &id]).ok();
+    assert_eq!(file("memory", "memory.limit_in_bytes"), "33554432");
+    assert_eq!(file("pids", "pids.max"), "44");
+
+    let mut command = rt.command(&["update", "--resources", "-", &id]);
+    command.stdin(std::process::Stdio::piped());
+    let document = bundle.path().join("resources.json");
+    std::fs::write(&document, r#"{"cpu":{"shares":300},"memory":{"limit":100663296,"swap":-1}}"#)
+        .expect("document");
+    let mut command = rt.command(&["update", "--resources", document.to_str().expect("text"), &id]);
+    command.env("LANG", "C");
+    finish(command).ok();
+    assert_eq!(file("cpu", "cpu.shares"), "300");
+    assert_eq!(file("memory", "memory.limit_in_bytes"), "100663296");
+    rt.call(&["delete", "-f", &id]).ok();
+    rt.assert_clean(&bundle);
+}
+
+#[test]
+fn a_container_in_a_sub_path_and_its_sub_cgroups_are_removed() {
+    let mut rt = Runtime::new();
+    let id = rt.id();
+    let mut bundle = Bundle::new();
+    bundle.config["linux"]["cgroupsPath"] = json!(format!("/{id}-parent/{id}"));
+    rt.start_sleeper(&mut bundle, &id);
+    let state = std::fs::read_to_string(rt.root().join(&id).join("state.json")).expect("state.json");
+    let state: serde_json::Value = serde_json::from_str(&state).expect("JSON");
+    let paths: Vec<String> = state["cgroup_paths"]
+        .as_object()
+        .expect("paths")
+        .values()
+        .map(|v| v.as_str().expect("text").to_owned())
+        .collect();
+    for path in &paths {
+        assert!(path.contains(&format!("/{id}-parent/{id}")), "{path}");
+    }
+    std::fs::create_dir(format!("{}/inner", paths[0])).expect("a sub-cgroup");
+    rt.call(&["delete", "-f", &id]).ok();
+    for path in &paths {
+        assert!(!std::path::Path::new(path).exists(), "{path} is left");
+        let _ = std::fs::remove_dir(std::path::Path::new(path).parent().expect("a parent"));
+    }
+    rt.assert_clean(&bundle);
+}
+
+#[test]
+fn more_processes_than_allowed_are_refused() {
+    let mut rt = Runtime::new();
+    let id = rt.id();
+    let mut bundle = Bundle::script("for i in 1 2 3 4 5 6 7 8; do sleep 5 & done; true");
+    bundle.config["linux"]["resources"]["pids"] = json!({"limit": 4});
+    let run = rt.run(&bundle, &id);
+    assert!(run.stderr.contains("can't fork"), "{run:?}");
+    rt.assert_clean(&bundle);
+}
+
+#[test]
+fn a_limit_that_cannot_be_set_fails_the_start_and_leaves_nothing() {
+    let mut rt = Runtime::new();
+    let id = rt.id();
+    let mut bundle = Bundle::new();
+    bundle.config["linux"]["resources"]["cpu"] = json!({"cpus": "7777"});
+    rt.create(&bundle, &id).refused("cpuset.cpus");
+    rt.assert_clean(&bundle);
+}

@@ -1,0 +1,11 @@
+//! The OCI runtime from outside: every case drives the built binary (or, with SUBJECT=reference, the original).
+//! Needs root and a static busybox.
+
+mod bad_input;
+mod exec;
+mod hooks;
+mod isolation;
+mod lifecycle;
+mod limits;
+mod mounts;
+mod terminal;
