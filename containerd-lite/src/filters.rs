@@ -7,6 +7,7 @@
 //! fieldpath = field ("." field)*                  field = quoted | [A-Za-z0-9_]+
 //! operator = "==" | "!=" | "~="                   ~= takes a regular expression
 //! value    = quoted | [^\s,]+                     quoted = Go string; for ~= also |..| and /../
+//! White space before any of these is passed over.
 //! ```
 
 use crate::error::{Error, Result};
@@ -102,6 +103,7 @@ impl Parser<'_> {
         }
         loop {
             all.push(self.selector()?);
+            self.skip_space();
             match self.peek() {
                 None => return Ok(all),
                 Some(',') => self.at += 1,
@@ -112,6 +114,7 @@ impl Parser<'_> {
 
     fn selector(&mut self) -> Result<Selector> {
         let path = self.path()?;
+        self.skip_space();
         let rest = &self.text[self.at..];
         if rest.is_empty() || rest.starts_with(',') {
             return Ok(Selector { path, test: Test::Present });
@@ -146,6 +149,7 @@ impl Parser<'_> {
     }
 
     fn field(&mut self) -> Result<String> {
+        self.skip_space();
         if self.peek() == Some('"') {
             return self.quoted('"');
         }
@@ -154,6 +158,7 @@ impl Parser<'_> {
     }
 
     fn value(&mut self, alternative_quotes: bool) -> Result<String> {
+        self.skip_space();
         match self.peek() {
             Some('"') => self.quoted('"'),
             Some(quote @ ('|' | '/')) if alternative_quotes => self.quoted(quote),
@@ -214,6 +219,10 @@ impl Parser<'_> {
         self.fail("quoted literal not terminated")
     }
 
+    fn skip_space(&mut self) {
+        self.take_while(char::is_whitespace);
+    }
+
     fn take_while(&mut self, wanted: impl Fn(char) -> bool) -> String {
         let rest = &self.text[self.at..];
         let taken = &rest[..rest.find(|c| !wanted(c)).unwrap_or(rest.len())];
@@ -271,6 +280,8 @@ mod tests {
             ("labels.\"very complex label/with\"==\"z\\\"q\"", true),
             ("id==web1,labels.a.b", true),
             ("id==web1,labels.c", false),
+            ("id==web1, labels.a.b", true),
+            (" id == web1 , labels.c", false),
         ] {
             if filter == "nothing==" {
                 assert!(Filters::parse(&[filter]).is_err());

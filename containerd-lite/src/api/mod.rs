@@ -52,7 +52,12 @@ pub(crate) fn routes(daemon: Arc<Daemon>) -> tonic::service::Routes {
         p::tasks::tasks_server::TasksServer<Api>,
         p::version::version_server::VersionServer<Api>,
     );
-    routes.routes()
+    // Services that are not built yet are refused by name.
+    let router = routes.routes().into_axum_router().fallback(|uri: tonic::codegen::http::Uri| async move {
+        let text = format!("{}: not implemented", uri.path().trim_start_matches('/'));
+        Status::unimplemented(text).into_http::<tonic::body::Body>()
+    });
+    router.into()
 }
 
 /// The namespace a call works in.
