@@ -9,6 +9,9 @@ use base64::Engine as _;
 use proto::containerd::leases::{Lease, Resource};
 use proto::digest::Digest;
 
+/// Longest lease id, in bytes.
+const MAX_ID_LEN: usize = 1024;
+
 fn missing(id: &str) -> Error {
     Error::not_found(format_args!("lease {id:?}"))
 }
@@ -19,7 +22,7 @@ fn resource_key(lease: &str, kind: &str, id: &str) -> String {
 
 pub(crate) async fn create(db: &Db, namespace: &str, id: String, mut lease: Lease) -> Result<Lease> {
     lease.id = if id.is_empty() { random_id() } else { id };
-    identifiers::validate(&lease.id)?;
+    check_id(&lease.id)?;
     identifiers::check_labels(&mut lease.labels)?;
     lease.created_at = Some(crate::events::now());
     let namespace = namespace.to_owned();
@@ -34,13 +37,20 @@ pub(crate) async fn create(db: &Db, namespace: &str, id: String, mut lease: Leas
     .await
 }
 
+/// Clients choose ids that are no identifiers in the strict sense, such as `600833492-qNK-`.
+fn check_id(id: &str) -> Result<()> {
+    if id.len() > MAX_ID_LEN || id.contains('\0') {
+        return Err(Error::invalid(format_args!("lease id {id:?}")));
+    }
+    Ok(())
+}
+
 /// Time and three random bytes, as containerd's clients choose them.
 fn random_id() -> String {
     let nanos =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
     let random: [u8; 3] = rand::random();
-    // The alphabet's `-` and `_` would break the identifier rule where they meet a border.
-    let random = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random).replace(['-', '_'], "x");
+    let random = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random);
     format!("{nanos}-{random}")
 }
 
@@ -181,13 +191,6 @@ mod tests {
             [("content", "x"), ("snapshots", "k"), ("snapshots/", "k"), ("task", "t"), ("ingests", "")]
         {
             assert!(check_resource(resource(kind, id)).is_err(), "{kind} {id}");
-        }
-    }
-
-    #[test]
-    fn random_ids_obey_the_rule() {
-        for _ in 0..1000 {
-            identifiers::validate(&random_id()).unwrap();
         }
     }
 }

@@ -7,16 +7,20 @@ use std::path::{Path, PathBuf};
 /// # Panics
 /// When it has not been built; the sentence says how to.
 pub fn path(name: &str) -> PathBuf {
-    let dir = match std::env::var_os("GANTRY_BIN_DIR") {
+    let path = dir().join(name);
+    assert!(path.is_file(), "{} is missing: build it first with `cargo build --workspace`", path.display());
+    path
+}
+
+/// The folder of our binaries.
+pub fn dir() -> PathBuf {
+    match std::env::var_os("GANTRY_BIN_DIR") {
         Some(dir) => PathBuf::from(dir),
         None => {
             let test = std::env::current_exe().expect("a test knows its own path");
             test.ancestors().nth(2).expect("a test lies in TARGET/PROFILE/deps").to_owned()
         }
-    };
-    let path = dir.join(name);
-    assert!(path.is_file(), "{} is missing: build it first with `cargo build --workspace`", path.display());
-    path
+    }
 }
 
 /// Whether the cases are to be run against the original programs: a test that fails there is a wrong test.

@@ -2,5 +2,7 @@
 
 pub mod bins;
 pub mod bundle;
+pub mod containerd_lite;
 pub mod leaks;
+pub mod oci;
 pub mod runtime;

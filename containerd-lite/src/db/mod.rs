@@ -13,6 +13,7 @@ use crate::error::{Context, Error, Result};
 use prost::Message;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use std::cell::Cell;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -180,10 +181,18 @@ impl<T: Send, F: Fn(&WriteTx) -> Result<T> + Send> Job for Write<T, F> {
 
 impl Db {
     pub(crate) fn open(path: &Path) -> Result<Db> {
-        let database = Database::builder()
-            .set_cache_size(CACHE_SIZE)
-            .create(path)
-            .step(|| format!("open metadata store {}", path.display()))?;
+        let step = || format!("open metadata store {}", path.display());
+        let file = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .step(step)?;
+        let backend = redb::backends::FileBackend::new(file).step(step)?;
+        let database =
+            Database::builder().set_cache_size(CACHE_SIZE).create_with_backend(backend).step(step)?;
         let transaction = database.begin_write()?;
         for table in schema::TABLES {
             transaction.open_table(table)?;

@@ -16,7 +16,8 @@ use crate::db::schema::CONTAINERS;
 use crate::db::{Db, Reader};
 use crate::error::{Error, Result};
 use futures::StreamExt;
-use proto::task::api::{ConnectRequest, ConnectResponse};
+use proto::task::api::*;
+use proto::task::process::Status;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::os::fd::OwnedFd;
@@ -29,6 +30,8 @@ use std::time::Duration;
 const PARALLEL: usize = 32;
 /// How long a `start` that an earlier daemon ran may still take.
 const START_LEFT: Duration = Duration::from_secs(10);
+/// How long a Create that an earlier daemon asked for may still take.
+const CREATE_LEFT: Duration = Duration::from_secs(10);
 /// How long a killed shim may take to be gone.
 const KILL_LEFT: Duration = Duration::from_secs(5);
 
@@ -50,10 +53,12 @@ impl Tasks {
         let Some(binary) = bundle.binary() else { return remove(bundle).await };
         if bundle.creation_unfinished() {
             tracing::info!(namespace = bundle.namespace, id = bundle.id, "undo an unfinished create");
+            undo_in_shim(bundle).await;
             return self.undo_unfinished(bundle, &binary).await;
         }
         if !db.read(|tx| tx.contains(CONTAINERS, &bundle.namespace, &bundle.id))? {
             tracing::warn!(namespace = bundle.namespace, id = bundle.id, "undo a task without a container");
+            undo_in_shim(bundle).await;
             return self.undo_unfinished(bundle, &binary).await;
         }
         match tokio::time::timeout(shim::LOAD, connect(bundle)).await {
@@ -83,10 +88,33 @@ impl Tasks {
         let deleted = self.launcher.delete(binary, bundle).await;
         remove(bundle).await?;
         if let Err(error) = deleted {
-            tracing::warn!(namespace = bundle.namespace, id = bundle.id, %error, "shim delete");
+            // A shim that had created nothing has nothing to delete.
+            tracing::info!(namespace = bundle.namespace, id = bundle.id, %error, "shim delete");
         }
         Ok(())
     }
+}
+
+/// Takes a task down through its shim, as far as the shim answers. It may be in the middle of creating it: State
+/// is answered after that, while a runtime killed half-way would leave cgroups that nobody finds again.
+async fn undo_in_shim(bundle: &Bundle) {
+    let Some(bootstrap) = bundle.bootstrap() else { return };
+    let Ok(shim) = Shim::connect(bundle.clone(), &bootstrap).await else { return };
+    let id = || bundle.id.clone();
+    let asked = StateRequest { id: id(), ..Default::default() };
+    let state: Result<StateResponse> = shim.call("State", &asked, Some(CREATE_LEFT)).await;
+    if state.is_ok_and(|state| state.status() != Status::Created) {
+        let kill =
+            KillRequest { id: id(), signal: Signal::KILL.as_raw() as u32, all: true, ..Default::default() };
+        let killed: Result<()> = shim.call("Kill", &kill, Some(shim::CONTROL)).await;
+        if killed.is_ok() {
+            let wait = WaitRequest { id: id(), ..Default::default() };
+            let _: Result<WaitResponse> = shim.call("Wait", &wait, Some(shim::CONTROL)).await;
+        }
+    }
+    let delete = DeleteRequest { id: id(), ..Default::default() };
+    let _: Result<DeleteResponse> = shim.call("Delete", &delete, Some(shim::CONTROL)).await;
+    shim.shut_down().await;
 }
 
 /// The shim of a bundle, or nothing when it does not know the task any more.

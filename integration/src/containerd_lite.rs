@@ -1,0 +1,322 @@
+//! A containerd-lite of one's own: root, state and socket in a temporary folder. When it is dropped everything
+//! that was started under it is ended and the folder removed.
+
+use crate::{bins, oci};
+use hyper_util::rt::TokioIo;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use tonic::codegen::InterceptedService;
+use tonic::metadata::MetadataValue;
+use tonic::service::Interceptor;
+use tonic::transport::{Channel, Endpoint};
+
+/// The image that [`Daemon::with_image`] imports.
+pub const IMAGE: &str = "docker.io/library/busybox:latest";
+const CGROUPS: &str = "/sys/fs/cgroup";
+/// How long anything may take before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct Daemon {
+    /// Its own: the runtimes' state folders and the cgroups of all daemons' tasks are named by it.
+    namespace: String,
+    dir: tempfile::TempDir,
+    child: Option<Child>,
+    arguments: Vec<String>,
+}
+
+/// Adds the namespace and, where given, the lease to every call.
+#[derive(Clone, Debug)]
+pub struct Headers {
+    pub namespace: String,
+    pub lease: Option<String>,
+}
+
+impl Interceptor for Headers {
+    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
+        let metadata = request.metadata_mut();
+        let namespace: MetadataValue<_> =
+            self.namespace.parse().map_err(|_| tonic::Status::internal("namespace is no header value"))?;
+        metadata.insert(proto::containerd::NAMESPACE_HEADER, namespace);
+        if let Some(lease) = &self.lease {
+            let lease = lease.parse().map_err(|_| tonic::Status::internal("lease is no header value"))?;
+            metadata.insert(proto::containerd::LEASE_HEADER, lease);
+        }
+        Ok(request)
+    }
+}
+
+pub type Service = InterceptedService<Channel, Headers>;
+
+impl Daemon {
+    /// Starts one, ready to be asked.
+    pub fn start() -> Daemon {
+        Daemon::start_with(&[])
+    }
+
+    pub fn start_with(arguments: &[&str]) -> Daemon {
+        // Short: socket paths are limited.
+        let dir = tempfile::Builder::new().prefix("clt").tempdir_in("/tmp").expect("a temporary folder");
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let namespace = format!("t{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let mut daemon = Daemon { namespace, dir, child: None, arguments };
+        daemon.launch();
+        daemon
+    }
+
+    /// Starts one and imports busybox.
+    pub fn with_image() -> Daemon {
+        let daemon = Daemon::start();
+        let archive = daemon.path("image.tar");
+        oci::write_image(&archive, IMAGE, &[oci::busybox()]);
+        daemon.ctr_ok(&["images", "import", archive.to_str().expect("a plain path")]);
+        daemon
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn address(&self) -> PathBuf {
+        self.path("c.sock")
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.path("root")
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.path("state")
+    }
+
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The headers of calls in this daemon's namespace.
+    pub fn headers(&self) -> Headers {
+        Headers { namespace: self.namespace.clone(), lease: None }
+    }
+
+    /// A task's bundle.
+    pub fn bundle(&self, id: &str) -> PathBuf {
+        self.state().join("io.containerd.runtime.v2.task").join(&self.namespace).join(id)
+    }
+
+    /// The command that serves this daemon's folders.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(bins::path("containerd-lite"));
+        command.arg("--root").arg(self.root()).arg("--state").arg(self.state());
+        command.arg("--address").arg(self.address()).args(&self.arguments);
+        command
+    }
+
+    /// Starts the daemon and returns when it says that it serves.
+    pub fn launch(&mut self) {
+        assert!(self.child.is_none(), "it is running");
+        let mut child = self.command().stderr(Stdio::piped()).spawn().expect("start containerd-lite");
+        let stderr = child.stderr.take().expect("it is piped");
+        self.child = Some(child);
+        let mut log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.path("log"))
+            .expect("open the log");
+        let (ready, serving) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            use std::io::Write;
+            for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+                let _ = log.write_all(&[line.as_slice(), b"\n"].concat());
+                if String::from_utf8_lossy(&line).contains("serving address=") {
+                    let _ = ready.send(());
+                }
+            }
+        });
+        if serving.recv_timeout(PATIENCE).is_err() {
+            panic!("containerd-lite does not serve:\n{}", self.log());
+        }
+    }
+
+    /// The end of what the daemon wrote, without the shims' chatter.
+    pub fn log(&self) -> String {
+        let log = std::fs::read_to_string(self.path("log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().filter(|line| !line.contains("level=info")).collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it is running").id()
+    }
+
+    /// SIGKILL, as by the kernel when memory is short.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("it is running");
+        child.kill().expect("kill containerd-lite");
+        child.wait().expect("wait for containerd-lite");
+    }
+
+    /// SIGTERM; how it ended and how long that took.
+    pub fn stop(&mut self) -> (std::process::ExitStatus, Duration) {
+        let mut child = self.child.take().expect("it is running");
+        let start = Instant::now();
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("stop containerd-lite");
+        (child.wait().expect("wait for containerd-lite"), start.elapsed())
+    }
+
+    pub fn restart(&mut self) {
+        self.kill();
+        self.launch();
+    }
+
+    /// Debian's ctr against this daemon.
+    pub fn ctr(&self, arguments: &[&str]) -> Output {
+        let ctr = bins::on_path("ctr").expect("ctr is installed (Debian's containerd)");
+        let mut command = Command::new("timeout");
+        command.arg("60").arg(ctr).arg("--address").arg(self.address()).args(arguments);
+        command.env("CONTAINERD_NAMESPACE", &self.namespace);
+        command.output().expect("run ctr")
+    }
+
+    /// The same, which must succeed; its standard output.
+    pub fn ctr_ok(&self, arguments: &[&str]) -> String {
+        let output = self.ctr(arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "ctr {arguments:?}: {stderr}\n{}", self.log());
+        String::from_utf8(output.stdout).expect("ctr prints text")
+    }
+
+    /// A connection that sends these headers.
+    pub async fn connect(&self, headers: Headers) -> Service {
+        InterceptedService::new(self.channel().await, headers)
+    }
+
+    /// A connection that sends no headers of its own.
+    pub async fn channel(&self) -> Channel {
+        let address = self.address();
+        let connect = tower::service_fn(move |_| {
+            let address = address.clone();
+            async move { tokio::net::UnixStream::connect(address).await.map(TokioIo::new) }
+        });
+        Endpoint::from_static("http://containerd").connect_with_connector(connect).await.expect("connect")
+    }
+
+    /// Processes that were started in or for this daemon's folders.
+    pub fn processes(&self) -> Vec<(i32, String)> {
+        let state = self.state();
+        let own = self.child.as_ref().map_or(0, |child| child.id() as i32);
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc").expect("read /proc").flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+                continue;
+            };
+            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command).replace('\0', " ");
+            let here = std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(&state));
+            let named = command.contains(self.dir.path().to_str().expect("a plain path"));
+            if pid != own && (here || named) {
+                found.push((pid, command));
+            }
+        }
+        found
+    }
+
+    /// Where runtimes keep the state, and the kernel the cgroups, of this namespace's containers.
+    fn runtime_folders(&self) -> Vec<PathBuf> {
+        let mut all = vec![PathBuf::from("/run/containerd/runc"), PathBuf::from("/run/rung")];
+        all.extend(folders(Path::new(CGROUPS)));
+        all.iter().map(|folder| folder.join(&self.namespace)).collect()
+    }
+
+    /// Mounts under this daemon's folder.
+    pub fn mounts(&self) -> Vec<String> {
+        mounts(self.dir.path())
+    }
+
+    /// Fails when anything of a container is left: process, mount, bundle, runtime state, cgroup. What is on its
+    /// way out is waited for.
+    pub fn assert_nothing_left(&self) {
+        wait_for(|| self.left().is_empty(), || format!("left behind: {:#?}\n{}", self.left(), self.log()));
+    }
+
+    /// The same after a `runc create` was killed half-way, as containerd's own shim does when its client goes
+    /// away: its empty cgroups are known to nobody any more.
+    pub fn assert_nothing_left_but_cgroups(&self) {
+        for folder in self.runtime_folders().iter().filter(|folder| folder.starts_with(CGROUPS)) {
+            for cgroup in folders(folder) {
+                let _ = std::fs::remove_dir(cgroup);
+            }
+        }
+        self.assert_nothing_left();
+    }
+
+    fn left(&self) -> Vec<String> {
+        let mut left: Vec<String> =
+            self.processes().into_iter().map(|(pid, command)| format!("process {pid} {command}")).collect();
+        left.extend(self.mounts().into_iter().map(|mount| format!("mount {mount}")));
+        let tasks = [self.state(), self.root()].map(|folder| folder.join("io.containerd.runtime.v2.task"));
+        let task_folders =
+            tasks.iter().flat_map(|tasks| folders(tasks)).flat_map(|namespace| folders(&namespace));
+        let runtime_folders = self.runtime_folders().into_iter().flat_map(|folder| folders(&folder));
+        left.extend(task_folders.chain(runtime_folders).map(|path| format!("folder {}", path.display())));
+        left
+    }
+}
+
+/// Waits until something is so, and panics with `what` when it does not come.
+pub fn wait_for(so: impl Fn() -> bool, what: impl Fn() -> String) {
+    let deadline = Instant::now() + PATIENCE;
+    while !so() {
+        assert!(Instant::now() < deadline, "{}", what());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn mounts(dir: &Path) -> Vec<String> {
+    let table = std::fs::read_to_string("/proc/self/mounts").expect("read the mount table");
+    let points = table.lines().filter_map(|line| line.split(' ').nth(1));
+    points.filter(|point| Path::new(point).starts_with(dir)).map(str::to_owned).collect()
+}
+
+fn folders(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        // What a failed test leaves: shims by their folder, their containers by their parent.
+        let shims = self.processes();
+        for (pid, _) in &shims {
+            for child in children(*pid) {
+                kill(child);
+            }
+            kill(*pid);
+        }
+        for mount in self.mounts().iter().rev() {
+            let _ = rustix::mount::unmount(mount.as_str(), rustix::mount::UnmountFlags::DETACH);
+        }
+        // Runtimes and the kernel keep the namespace's own folder; only empty ones go.
+        for folder in self.runtime_folders() {
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
+}
+
+fn children(pid: i32) -> Vec<i32> {
+    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+fn kill(pid: i32) {
+    if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+}

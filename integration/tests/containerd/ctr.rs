@@ -1,0 +1,104 @@
+//! The commands of Debian's ctr.
+
+use integration::containerd_lite::{Daemon, IMAGE, wait_for};
+
+#[test]
+fn version_namespaces_and_leases() {
+    let daemon = Daemon::start();
+    assert!(daemon.ctr_ok(&["version"]).contains("UUID"));
+    daemon.ctr_ok(&["namespaces", "create", "team", "a=b"]);
+    assert!(daemon.ctr_ok(&["namespaces", "ls"]).contains("team a=b"));
+    daemon.ctr_ok(&["namespaces", "rm", "team"]);
+    assert!(!daemon.ctr_ok(&["namespaces", "ls"]).contains("team"));
+    daemon.ctr_ok(&["leases", "create", "--id", "l1"]);
+    assert!(daemon.ctr_ok(&["leases", "ls"]).contains("l1"));
+    daemon.ctr_ok(&["leases", "rm", "l1"]);
+    assert!(daemon.ctr_ok(&["plugins", "ls"]).contains("overlayfs"));
+}
+
+#[test]
+fn images_and_what_they_are_made_of() {
+    let daemon = Daemon::with_image();
+    assert!(daemon.ctr_ok(&["images", "ls"]).contains(IMAGE));
+    assert!(daemon.ctr_ok(&["content", "ls", "-q"]).lines().count() >= 3);
+    assert!(daemon.ctr_ok(&["snapshots", "ls"]).contains("Committed"));
+    daemon.ctr_ok(&["images", "tag", IMAGE, "docker.io/library/other:1"]);
+    assert_eq!(daemon.ctr_ok(&["images", "ls", "-q"]).lines().count(), 2);
+    daemon.ctr_ok(&["images", "check"]);
+    let archive = daemon.path("out.tar");
+    daemon.ctr_ok(&["images", "export", archive.to_str().unwrap(), IMAGE]);
+    assert!(std::fs::metadata(archive).unwrap().len() > 100_000);
+    // While one name is left all stays; with the last one all goes, before the command ends.
+    daemon.ctr_ok(&["images", "rm", "--sync", IMAGE]);
+    assert!(daemon.ctr_ok(&["content", "ls", "-q"]).lines().count() >= 3);
+    daemon.ctr_ok(&["images", "rm", "--sync", "docker.io/library/other:1"]);
+    assert_eq!(daemon.ctr_ok(&["content", "ls", "-q"]), "");
+    for dir in
+        ["io.containerd.content.v1.content/blobs/sha256", "io.containerd.snapshotter.v1.overlayfs/snapshots"]
+    {
+        assert_eq!(std::fs::read_dir(daemon.root().join(dir)).unwrap().count(), 0, "{dir}");
+    }
+}
+
+#[test]
+fn run_gives_output_and_exit_code_and_leaves_nothing() {
+    let daemon = Daemon::with_image();
+    let script = "echo out; echo err >&2; exit 42";
+    let output = daemon.ctr(&["run", "--rm", IMAGE, "r1", "/bin/sh", "-c", script]);
+    assert_eq!(output.status.code(), Some(42));
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "out\n");
+    assert!(String::from_utf8(output.stderr).unwrap().contains("err\n"));
+    assert!(!daemon.ctr_ok(&["containers", "ls"]).contains("r1"));
+    assert!(!daemon.ctr_ok(&["snapshots", "ls"]).contains("r1"));
+    daemon.assert_nothing_left();
+}
+
+#[test]
+fn a_task_is_entered_paused_measured_and_killed() {
+    let daemon = Daemon::with_image();
+    daemon.ctr_ok(&["run", "-d", "--label", "a=b", IMAGE, "t1", "/bin/sleep", "1000"]);
+    assert!(daemon.ctr_ok(&["containers", "ls"]).contains("t1"));
+    assert!(daemon.ctr_ok(&["containers", "info", "t1"]).contains("\"a\": \"b\""));
+    assert!(daemon.ctr_ok(&["tasks", "ls"]).contains("RUNNING"));
+    let exec = ["tasks", "exec", "--exec-id", "e1", "t1", "/bin/sh", "-c", "echo in; exit 7"];
+    let output = daemon.ctr(&exec);
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(7), b"in\n".as_slice()));
+    // Its id is free again.
+    assert_eq!(daemon.ctr(&exec).status.code(), Some(7));
+    assert_eq!(daemon.ctr_ok(&["tasks", "ps", "t1"]).lines().count(), 2);
+    assert!(daemon.ctr_ok(&["tasks", "metrics", "t1"]).contains("memory"));
+    daemon.ctr_ok(&["tasks", "pause", "t1"]);
+    assert!(daemon.ctr_ok(&["tasks", "ls"]).contains("PAUSED"));
+    daemon.ctr_ok(&["tasks", "resume", "t1"]);
+    let running = daemon.ctr(&["tasks", "rm", "t1"]);
+    assert!(!running.status.success());
+    daemon.ctr_ok(&["tasks", "kill", "-s", "KILL", "t1"]);
+    wait_for(|| daemon.ctr_ok(&["tasks", "ls"]).contains("STOPPED"), || "not stopped".to_owned());
+    daemon.ctr_ok(&["tasks", "rm", "t1"]);
+    daemon.ctr_ok(&["containers", "rm", "t1"]);
+    daemon.assert_nothing_left();
+}
+
+#[test]
+fn failing_runs_say_why_and_leave_nothing() {
+    let daemon = Daemon::with_image();
+    for (arguments, want) in [
+        (
+            vec!["run", "--rm", IMAGE, "f1", "/bin/none"],
+            "failed to create shim task: OCI runtime create failed: ",
+        ),
+        (
+            vec!["run", "--rm", "--runtime", "io.containerd.none.v1", IMAGE, "f2", "/bin/true"],
+            "binary not installed",
+        ),
+        (vec!["run", "--rm", "--runtime", "/no/such/shim", IMAGE, "f3", "/bin/true"], "/no/such/shim"),
+        (vec!["run", "--rm", "--runtime", "/bin/false", IMAGE, "f4", "/bin/true"], "failed to start shim"),
+        (vec!["run", "--rm", "--runtime", "/bin/echo", IMAGE, "f5", "/bin/true"], "failed to start shim"),
+    ] {
+        let output = daemon.ctr(&arguments);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && text.contains(want), "{arguments:?}: {text}");
+    }
+    assert_eq!(daemon.ctr_ok(&["containers", "ls", "-q"]), "");
+    daemon.assert_nothing_left();
+}
