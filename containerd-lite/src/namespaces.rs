@@ -10,9 +10,14 @@ fn missing(name: &str) -> Error {
     Error::not_found(format_args!("namespace {name:?}"))
 }
 
+fn empty(name: &str) -> Namespace {
+    Namespace { name: name.to_owned(), ..Default::default() }
+}
+
+/// A namespace that has nothing yet is one without labels, as it is to containerd: clients ask before they begin.
 pub(crate) fn get(db: &Db, name: &str) -> Result<Namespace> {
     identifiers::validate(name)?;
-    db.read(|tx| tx.get(NAMESPACES, "", name))?.ok_or_else(|| missing(name))
+    Ok(db.read(|tx| tx.get(NAMESPACES, "", name))?.unwrap_or_else(|| empty(name)))
 }
 
 pub(crate) fn list(db: &Db) -> Result<Vec<Namespace>> {
@@ -37,7 +42,7 @@ pub(crate) async fn update(db: &Db, wanted: Namespace, mask: Vec<String>) -> Res
     let mask = if mask.is_empty() { vec!["labels".to_owned()] } else { mask };
     db.write(move |tx| {
         let mut stored: Namespace =
-            tx.get(NAMESPACES, "", &wanted.name)?.ok_or_else(|| missing(&wanted.name))?;
+            tx.get(NAMESPACES, "", &wanted.name)?.unwrap_or_else(|| empty(&wanted.name));
         for path in &mask {
             if !identifiers::update_labels(path, &mut stored.labels, &wanted.labels) {
                 return Err(Error::invalid(format_args!("cannot update {path} field")));

@@ -5,9 +5,9 @@
 //! | no `shim-binary-path` | nothing was started: remove it |
 //! | `.creating` | Create never answered: undo it, shim and all |
 //! | no container record | nobody could ever manage it: undo it |
-//! | a shim that answers and knows the task | list it |
+//! | a shim that knows the task, or does not answer in time | list it |
 //! | a shim that answers and does not | Delete was under way: end the shim, remove the bundle |
-//! | no shim that answers | shim `delete`, publish exit and delete, remove the bundle |
+//! | no shim at its address | shim `delete`, publish exit and delete, remove the bundle |
 
 use super::bundle::Bundle;
 use super::shim::{self, Shim};
@@ -61,23 +61,21 @@ impl Tasks {
             undo_in_shim(bundle).await;
             return self.undo_unfinished(bundle, &binary).await;
         }
-        match tokio::time::timeout(shim::LOAD, connect(bundle)).await {
-            Ok(Ok(Some(shim))) => {
+        match connect(bundle).await {
+            Ok(Some(shim)) => {
                 let key = (bundle.namespace.clone(), bundle.id.clone());
                 let shim = Arc::new(shim);
                 self.lock().insert(key, Some(shim.clone()));
                 self.watch(shim);
                 Ok(())
             }
-            Ok(Ok(None)) => self.undo_unfinished(bundle, &binary).await,
-            Ok(Err(error)) => {
+            Ok(None) => self.undo_unfinished(bundle, &binary).await,
+            Err(error) => {
                 tracing::warn!(namespace = bundle.namespace, id = bundle.id, %error, "clean up after a shim");
                 self.clean_up(bundle, 0).await;
                 end_processes(&binary, bundle).await;
                 Ok(())
             }
-            // It holds a container and may answer again: better unlisted than killed.
-            Err(_) => Err(Error::unavailable("its shim does not answer")),
         }
     }
 
@@ -117,24 +115,23 @@ async fn undo_in_shim(bundle: &Bundle) {
     shim.shut_down().await;
 }
 
-/// The shim of a bundle, or nothing when it does not know the task any more.
+/// The shim of a bundle, or nothing when it does not know the task any more. One that takes the connection and
+/// does not answer in time is listed all the same: it holds a container, and may only be slow.
 async fn connect(bundle: &Bundle) -> Result<Option<Shim>> {
     let bootstrap = bundle.bootstrap().ok_or_else(|| Error::not_found("bootstrap.json"))?;
     let shim = Shim::connect(bundle.clone(), &bootstrap).await?;
-    let request = ConnectRequest { id: bundle.id.clone() };
-    let answer: ConnectResponse = shim.call("Connect", &request, Some(shim::LOAD)).await?;
     match shim.state("").await {
-        Ok(state) => {
-            let pid = if state.pid == 0 { answer.task_pid } else { state.pid };
-            shim.pid.store(pid, Ordering::Relaxed);
-            Ok(Some(shim))
-        }
-        Err(error) if error.is_not_found() && !shim.is_closed() => {
+        Ok(state) => shim.pid.store(state.pid, Ordering::Relaxed),
+        Err(error) if shim.is_closed() => return Err(error),
+        Err(error) if error.is_not_found() => {
             shim.shut_down().await;
-            Ok(None)
+            return Ok(None);
         }
-        Err(error) => Err(error),
+        Err(error) => {
+            tracing::warn!(namespace = bundle.namespace, id = bundle.id, %error, "a shim is slow to answer");
+        }
     }
+    Ok(Some(shim))
 }
 
 /// Ends every process of the shim of this bundle: a `start` still under way is let finish, so that it cannot

@@ -2,6 +2,7 @@
 
 mod content;
 mod ctr;
+mod dockerd;
 mod events;
 mod faults;
 mod leases;

@@ -186,7 +186,7 @@ async fn requests_for_what_is_not_there_are_refused() {
 /// One shim that hangs holds up nobody else.
 #[tokio::test]
 async fn a_stopped_shim_delays_only_its_own_task() {
-    let daemon = Daemon::with_image();
+    let mut daemon = Daemon::with_image();
     run(&daemon, RUNC, "stuck", &["/bin/sleep", "1000"]);
     run(&daemon, RUNC, "fine", &["/bin/sleep", "1000"]);
     let stuck = shim(&daemon, "stuck");
@@ -199,7 +199,12 @@ async fn a_stopped_shim_delays_only_its_own_task() {
     let start = std::time::Instant::now();
     daemon.ctr_ok(&["tasks", "exec", "--exec-id", "e", "fine", "/bin/true"]);
     assert!(start.elapsed() < Duration::from_secs(5), "exec took {:?}", start.elapsed());
+    // Nor a restart, which does not give it up.
+    let start = std::time::Instant::now();
+    daemon.restart();
+    assert!(start.elapsed() < Duration::from_secs(10), "restart took {:?}", start.elapsed());
     rustix::process::kill_process(stuck, rustix::process::Signal::CONT).unwrap();
+    assert_eq!(daemon.ctr_ok(&["tasks", "ls"]).matches("RUNNING").count(), 2);
     for id in ["stuck", "fine"] {
         daemon.ctr_ok(&["tasks", "kill", "-s", "KILL", id]);
         daemon.ctr_ok(&["tasks", "rm", "-f", id]);
