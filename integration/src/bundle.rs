@@ -125,3 +125,14 @@ fn default_config() -> Value {
         },
     })
 }
+
+/// Whether a container's number of processes can be limited; says so when a case is skipped for lack of it.
+pub fn machine_limits_pids() -> bool {
+    let v2 = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    let limits =
+        Path::new("/sys/fs/cgroup/pids/cgroup.procs").exists() || v2.split_whitespace().any(|c| c == "pids");
+    if !limits {
+        eprintln!("skipped: this machine has no pids controller");
+    }
+    limits
+}

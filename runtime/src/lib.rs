@@ -39,6 +39,10 @@ mod sys;
 
 /// Carry a command line out; answers the exit code.
 pub fn run(words: &[String]) -> i32 {
+    if let Err(error) = sys::entry::prepare_process() {
+        eprintln!("open /dev/null: {error}");
+        return 1;
+    }
     let (global, command) = args::parse(words);
     let log = match log::Log::open(&global) {
         Ok(log) => log,

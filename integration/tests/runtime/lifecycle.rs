@@ -209,3 +209,25 @@ fn the_runtimes_executable_cannot_be_written_through_the_container() {
     rt.call(&["delete", "-f", &id]).ok();
     rt.assert_clean(&bundle);
 }
+
+#[test]
+fn closed_standard_streams_give_the_container_no_file_of_ours() {
+    let mut rt = Runtime::new();
+    let id = rt.id();
+    let bundle = Bundle::script(
+        "for n in 0 1 2; do readlink /proc/self/fd/$n; done > /seen; ls /proc/self/fd >> /seen",
+    );
+    bundle.write();
+    let line = format!(
+        "exec {} --root {} run -b {} {id} <&- >&- 2>&-",
+        text(&bins::runtime()),
+        text(rt.root()),
+        text(bundle.path())
+    );
+    let status = std::process::Command::new("sh").args(["-c", &line]).status().expect("sh");
+    assert!(status.success(), "{status}");
+    let seen = std::fs::read_to_string(bundle.rootfs().join("seen")).expect("the container's file");
+    let lines: Vec<&str> = seen.lines().collect();
+    assert_eq!((lines[0], lines[2]), ("/dev/null", "/dev/null"), "{seen}");
+    rt.assert_clean(&bundle);
+}

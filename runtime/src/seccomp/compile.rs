@@ -9,7 +9,7 @@
 //! The search makes the program's path short: the kernel walks it for every number when it is installed and for
 //! every call that is not simply allowed.
 
-use super::numbers::{Arch, X32_BIT};
+use super::numbers::{self, Arch, Numbers, X32_BIT};
 use crate::error::{Error, Result};
 use crate::spec::{Seccomp, SyscallArgument, SyscallRule};
 use crate::sys::prctl::Instruction;
@@ -56,6 +56,8 @@ const RET_ALLOW: u32 = 0x7fff_0000;
 /// The kernel's limit on the length of a program.
 const LONGEST_PROGRAM: usize = 4096;
 const LARGEST_ERRNO: u32 = 4095;
+/// Above every call number of the covered architectures.
+const MOST_NUMBERS: usize = 640;
 
 const LOAD: u16 = 0x20;
 const AND: u16 = 0x54;
@@ -153,24 +155,41 @@ fn architectures(seccomp: &Seccomp) -> Result<Vec<Arch>> {
     Ok(found)
 }
 
+/// A rule with its names looked up: what no architecture knows is dropped, as a profile is written for many
+/// kernels.
+struct Rule<'a> {
+    calls: Vec<Numbers<'a>>,
+    arguments: &'a [SyscallArgument],
+    action: u32,
+}
+
 fn assemble(archs: &[Arch], rules: &[(&SyscallRule, u32)], default: u32) -> Program {
+    let rules: Vec<Rule<'_>> = rules
+        .iter()
+        // To ask for the default is to ask for nothing, as in the original.
+        .filter(|(_, action)| *action != default)
+        .map(|&(rule, action)| Rule {
+            calls: rule.names.iter().filter_map(|name| numbers::find(name)).collect(),
+            arguments: &rule.args,
+            action,
+        })
+        .collect();
     let mut program = vec![load(AT_ARCH)];
     let x32 = archs.contains(&Arch::X32);
-    for &arch in archs {
-        // x32 shares the audit architecture with x86-64, whose section holds both.
-        if arch == Arch::X32 && archs.contains(&Arch::X86_64) {
-            continue;
-        }
+    // x32 shares the audit architecture with x86-64, whose section holds both.
+    for &arch in archs.iter().filter(|arch| **arch != Arch::X32) {
         let mut section = vec![load(AT_NUMBER)];
-        section.extend(if matches!(arch, Arch::X86_64 | Arch::X32) {
+        if arch == Arch::X86_64 && x32 {
+            // The two have their calls in common but for some with numbers of their own, which mean nothing to
+            // the other: one tree serves both.
+            section.push(Instruction { code: AND, jt: 0, jf: 0, k: !X32_BIT });
+            section.extend(search(&[Arch::X86_64, Arch::X32], &rules, default));
+        } else if arch == Arch::X86_64 {
             let foreign = vec![ret(RET_KILL_PROCESS)];
-            let low =
-                if arch == Arch::X86_64 { search(Arch::X86_64, 0, rules, default) } else { foreign.clone() };
-            let high = if x32 { search(Arch::X32, X32_BIT, rules, default) } else { foreign };
-            branch_at(X32_BIT, low, high)
+            section.extend(branch_at(X32_BIT, search(&[arch], &rules, default), foreign));
         } else {
-            search(arch, 0, rules, default)
-        });
+            section.extend(search(&[arch], &rules, default));
+        }
         jump_if_not_equal(&mut program, arch.audit(), section.len());
         program.extend(section);
     }
@@ -178,49 +197,49 @@ fn assemble(archs: &[Arch], rules: &[(&SyscallRule, u32)], default: u32) -> Prog
     program
 }
 
-/// The tree over one architecture's numbers.
-fn search(arch: Arch, offset: u32, rules: &[(&SyscallRule, u32)], default: u32) -> Program {
-    let mut leaves: Vec<(u32, Leaf)> = Vec::new();
-    for &(rule, action) in rules {
-        for number in rule.names.iter().filter_map(|name| arch.number(name)) {
-            let at = match leaves.binary_search_by_key(&number, |row| row.0) {
-                Ok(at) => at,
-                Err(at) => {
-                    leaves.insert(at, (number, Leaf::Rules(Vec::new(), default)));
-                    at
+/// The tree over the numbers of one architecture, or of two that share their numbers.
+fn search(archs: &[Arch], rules: &[Rule<'_>], default: u32) -> Program {
+    let mut leaves: Vec<Option<Leaf>> = Vec::new();
+    leaves.resize_with(MOST_NUMBERS, || None);
+    let mut largest = 0;
+    for rule in rules {
+        for call in &rule.calls {
+            let mut former = None;
+            for arch in archs {
+                let number = arch.number(*call).filter(|&number| (number as usize) < MOST_NUMBERS);
+                let Some(number) = number.filter(|_| number != former) else { continue };
+                former = Some(number);
+                if *arch != Arch::X32 {
+                    largest = largest.max(number);
                 }
-            };
-            leaves[at].1.add(rule, action, default);
+                let leaf = &mut leaves[number as usize];
+                leaf.get_or_insert_with(|| Leaf::Rules(Vec::new(), default)).add(rule, default);
+            }
         }
     }
-    let largest = leaves.last().map(|row| row.0);
-    let ranges = ranges(leaves, offset, default, largest);
-    tree(&ranges)
+    tree(&ranges(leaves, default, largest))
 }
 
 impl Leaf {
     /// Conditions are tried in the order they came; a rule without any holds when none of them does, and the
     /// first of several such wins.
-    fn add(&mut self, rule: &SyscallRule, action: u32, default: u32) {
-        // To ask for the default is to ask for nothing, as in the original.
-        if action == default {
-            return;
-        }
+    fn add(&mut self, rule: &Rule<'_>, default: u32) {
         let Leaf::Rules(conditions, otherwise) = self else { return };
-        if rule.args.is_empty() {
+        let (arguments, action) = (rule.arguments, rule.action);
+        if arguments.is_empty() {
             if *otherwise == default {
                 *otherwise = action;
             }
             return;
         }
-        let mut indices: Vec<u32> = rule.args.iter().map(|argument| argument.index).collect();
+        let mut indices: Vec<u32> = arguments.iter().map(|argument| argument.index).collect();
         indices.sort_unstable();
         indices.dedup();
-        if indices.len() == rule.args.len() {
-            conditions.push((rule.args.clone(), action));
+        if indices.len() == arguments.len() {
+            conditions.push((arguments.to_vec(), action));
         } else {
             // Several conditions on one argument cannot all be meant to hold: each is a rule of its own.
-            conditions.extend(rule.args.iter().map(|argument| (vec![argument.clone()], action)));
+            conditions.extend(arguments.iter().map(|argument| (vec![argument.clone()], action)));
         }
     }
 
@@ -234,37 +253,20 @@ impl Leaf {
     }
 }
 
-/// Ranges that begin at a number and reach to the next; equal neighbours become one. Above the highest number
+/// Ranges that begin at a number and reach to the next; equal neighbours are one. Above the highest number
 /// that the profile knows, a refusing filter says ENOSYS: a library then falls back to older calls, which it
 /// would not do for EPERM.
-fn ranges(leaves: Vec<(u32, Leaf)>, offset: u32, default: u32, largest: Option<u32>) -> Vec<(u32, Leaf)> {
-    let mut ranges: Vec<(u32, Leaf)> = vec![(0, Leaf::Return(default))];
-    let push = |ranges: &mut Vec<(u32, Leaf)>, start: u32, leaf: Leaf| {
-        if let Some(last) = ranges.last_mut() {
-            if last.1 == leaf {
-                return;
-            }
-            if last.0 == start {
-                last.1 = leaf;
-                // It may now equal the one before it.
-                if ranges.len() > 1 && ranges[ranges.len() - 2].1 == ranges[ranges.len() - 1].1 {
-                    ranges.pop();
-                }
-                return;
-            }
-        }
-        ranges.push((start, leaf));
-    };
-    for (number, leaf) in leaves {
-        push(&mut ranges, number, leaf.simplified());
-        push(&mut ranges, number + 1, Leaf::Return(default));
-    }
+fn ranges(leaves: Vec<Option<Leaf>>, default: u32, largest: u32) -> Vec<(u32, Leaf)> {
     let refuses = !matches!(default, RET_ALLOW | RET_LOG) && default & 0xffff_0000 != RET_TRACE;
-    if let Some(largest) = largest.filter(|_| refuses) {
-        push(&mut ranges, largest + 1, Leaf::Return(RET_ERRNO | libc::ENOSYS as u32));
-    }
-    for range in &mut ranges {
-        range.0 += offset;
+    let knows_any = leaves.iter().any(Option::is_some);
+    let unknown = if refuses && knows_any { RET_ERRNO | libc::ENOSYS as u32 } else { default };
+    let mut ranges: Vec<(u32, Leaf)> = Vec::with_capacity(128);
+    for (number, leaf) in (0u32..).zip(leaves.into_iter().chain([None])) {
+        let gap = if number > largest { unknown } else { default };
+        let leaf = leaf.map_or(Leaf::Return(gap), Leaf::simplified);
+        if ranges.last().is_none_or(|last| last.1 != leaf) {
+            ranges.push((number, leaf));
+        }
     }
     ranges
 }
