@@ -3,6 +3,10 @@
 //! The channel connects when first used and again after containerd has gone and come back; a call made in
 //! between fails with `Unavailable` and is the caller's to repeat.
 
+mod writing;
+
+pub(crate) use writing::{Lease, NewBlob, WriteError};
+
 use proto::any::Any;
 use proto::containerd::containers::containers_client::ContainersClient;
 use proto::containerd::content::content_client::ContentClient;

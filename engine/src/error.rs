@@ -51,6 +51,11 @@ impl Error {
         self.kind
     }
 
+    /// The same kind under another sentence.
+    pub(crate) fn reworded(self, message: impl Into<String>) -> Error {
+        Error { message: message.into(), ..self }
+    }
+
     /// The same failure, seen from the step around it.
     pub(crate) fn context(self, step: impl std::fmt::Display) -> Error {
         Error { kind: self.kind, message: format!("{step}: {}", self.message) }

@@ -9,6 +9,7 @@
 //! - `routes`: one file per group of endpoints: extract, call, respond.
 //! - `containers`: one verb per file; `record` is what is kept in containerd, `state` what a container is now,
 //!   `stdio` its streams, `spec` the OCI configuration made from docker's.
+//! - `registry`: the client's side of the OCI distribution API, for pull.
 //! - `exec`, `images`, `networks`, `volumes`, `logs`, `events`: the other nouns.
 //! - `view`: every container in memory; names and ids are looked up here.
 //! - `reconcile`: what start-up and a lost containerd have in common: lists in, truth out, leftovers away.
@@ -64,6 +65,7 @@ mod logs;
 mod names;
 mod networks;
 mod reconcile;
+mod registry;
 mod routes;
 mod server;
 mod store;

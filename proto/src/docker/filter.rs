@@ -67,6 +67,13 @@ impl Filters {
         self.0.entry(key.to_owned()).or_default().insert(value.to_owned());
     }
 
+    /// The same filters but `key`.
+    pub fn without(&self, key: &str) -> Filters {
+        let mut rest = self.clone();
+        rest.0.remove(key);
+        rest
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
