@@ -32,6 +32,8 @@ use tokio::sync::{Mutex, Notify};
 
 /// Deletions that follow one another are swept together.
 const DELAY: Duration = Duration::from_millis(200);
+/// A collection that failed, on a full disk perhaps, is tried again after this time.
+const RETRY: Duration = Duration::from_secs(10);
 const PREFIX: &str = "containerd.io/gc.";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -275,7 +277,9 @@ impl Collector {
             self.wanted.notified().await;
             tokio::time::sleep(DELAY).await;
             if let Err(error) = self.collect().await {
-                tracing::error!(%error, "garbage collection");
+                tracing::error!(%error, "garbage collection, to be tried again");
+                tokio::time::sleep(RETRY).await;
+                self.schedule();
             }
         }
     }

@@ -25,6 +25,8 @@ pub struct Daemon {
     dir: tempfile::TempDir,
     child: Option<Child>,
     arguments: Vec<String>,
+    /// The root is a mount of the test's own.
+    small_root: bool,
 }
 
 /// Adds the namespace and, where given, the lease to every call.
@@ -56,15 +58,31 @@ impl Daemon {
         Daemon::start_with(&[])
     }
 
+    /// Starts one whose root is on a tmpfs of 16 MiB.
+    pub fn start_full() -> Daemon {
+        let mut daemon = Daemon::prepare(&[]);
+        let root = daemon.root();
+        std::fs::create_dir(&root).expect("create the root");
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("tmpfs", &root, "tmpfs", flags, c"size=16m").expect("mount a tmpfs");
+        daemon.small_root = true;
+        daemon.launch();
+        daemon
+    }
+
     pub fn start_with(arguments: &[&str]) -> Daemon {
+        let mut daemon = Daemon::prepare(arguments);
+        daemon.launch();
+        daemon
+    }
+
+    fn prepare(arguments: &[&str]) -> Daemon {
         // Short: socket paths are limited.
         let dir = tempfile::Builder::new().prefix("clt").tempdir_in("/tmp").expect("a temporary folder");
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let namespace = format!("t{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let mut daemon = Daemon { namespace, dir, child: None, arguments };
-        daemon.launch();
-        daemon
+        Daemon { namespace, dir, child: None, arguments, small_root: false }
     }
 
     /// Starts one and imports busybox.
@@ -256,7 +274,10 @@ impl Daemon {
     fn left(&self) -> Vec<String> {
         let mut left: Vec<String> =
             self.processes().into_iter().map(|(pid, command)| format!("process {pid} {command}")).collect();
-        left.extend(self.mounts().into_iter().map(|mount| format!("mount {mount}")));
+        let own = |mount: &String| self.small_root && Path::new(mount) == self.root();
+        left.extend(
+            self.mounts().into_iter().filter(|mount| !own(mount)).map(|mount| format!("mount {mount}")),
+        );
         let tasks = [self.state(), self.root()].map(|folder| folder.join("io.containerd.runtime.v2.task"));
         let task_folders =
             tasks.iter().flat_map(|tasks| folders(tasks)).flat_map(|namespace| folders(&namespace));

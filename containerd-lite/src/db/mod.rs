@@ -4,6 +4,9 @@
 //! concurrent writers share one: a single writer thread takes all that wait into one transaction. Unsynced
 //! commits would be lost by a SIGKILL, because redb keeps them in memory, so there is nothing cheaper to choose.
 //!
+//! After a failed write, a full disk for one, redb refuses everything until the file is opened again; the writer
+//! does that, so that the daemon serves on once there is space. What was committed is untouched.
+//!
 //! A write is a closure that may be run more than once: when one of a batch fails after it has written, the
 //! transaction is dropped and the others are run again, each alone.
 
@@ -14,9 +17,9 @@ use prost::Message;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use std::cell::Cell;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
+use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::oneshot;
 
 /// A kind of record.
@@ -29,8 +32,52 @@ const CACHE_SIZE: usize = 4 << 20;
 
 #[derive(Clone)]
 pub(crate) struct Db {
-    database: Arc<Database>,
+    file: Arc<StoreFile>,
     writer: mpsc::Sender<Box<dyn Job>>,
+}
+
+/// The open file; absent from a failed write until it could be opened again.
+struct StoreFile {
+    path: PathBuf,
+    database: RwLock<Option<Database>>,
+}
+
+impl StoreFile {
+    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        match &*database {
+            Some(database) => work(database),
+            None => Err(Error::unavailable("metadata store is not open")),
+        }
+    }
+
+    /// Opens the file again. The old handle goes first: it holds the file's lock.
+    fn reopen(&self) {
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        *database = None;
+        match open_file(&self.path) {
+            Ok(opened) => *database = Some(opened),
+            Err(error) => tracing::error!(%error, "the metadata store cannot be opened"),
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.database.read().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+}
+
+fn open_file(path: &Path) -> Result<Database> {
+    let step = || format!("open metadata store {}", path.display());
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .step(step)?;
+    let backend = redb::backends::FileBackend::new(file).step(step)?;
+    Database::builder().set_cache_size(CACHE_SIZE).create_with_backend(backend).step(step)
 }
 
 /// What both kinds of transaction can do.
@@ -181,37 +228,26 @@ impl<T: Send, F: Fn(&WriteTx) -> Result<T> + Send> Job for Write<T, F> {
 
 impl Db {
     pub(crate) fn open(path: &Path) -> Result<Db> {
-        let step = || format!("open metadata store {}", path.display());
-        let file = std::fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .step(step)?;
-        let backend = redb::backends::FileBackend::new(file).step(step)?;
-        let database =
-            Database::builder().set_cache_size(CACHE_SIZE).create_with_backend(backend).step(step)?;
+        let database = open_file(path)?;
         let transaction = database.begin_write()?;
         for table in schema::TABLES {
             transaction.open_table(table)?;
         }
         transaction.commit()?;
-        let database = Arc::new(database);
+        let file = Arc::new(StoreFile { path: path.to_owned(), database: RwLock::new(Some(database)) });
         let (writer, jobs) = mpsc::channel();
-        let store = database.clone();
+        let store = file.clone();
         std::thread::Builder::new()
             .name("db-writer".to_owned())
             .spawn(move || write_loop(&store, &jobs))
             .step(|| "start the store's writer")?;
-        let db = Db { database, writer };
+        let db = Db { file, writer };
         schema::check_version(&db)?;
         Ok(db)
     }
 
     pub(crate) fn read<T>(&self, read: impl FnOnce(&ReadTx) -> Result<T>) -> Result<T> {
-        read(&ReadTx(self.database.begin_read()?))
+        self.file.with(|database| read(&ReadTx(database.begin_read()?)))
     }
 
     /// Runs `write` in a transaction and returns when it is on disk. Once called it happens, also when the
@@ -245,7 +281,7 @@ impl Db {
     }
 }
 
-fn write_loop(database: &Database, jobs: &mpsc::Receiver<Box<dyn Job>>) {
+fn write_loop(file: &StoreFile, jobs: &mpsc::Receiver<Box<dyn Job>>) {
     while let Ok(first) = jobs.recv() {
         let mut batch = vec![first];
         while batch.len() < MAX_BATCH
@@ -253,23 +289,33 @@ fn write_loop(database: &Database, jobs: &mpsc::Receiver<Box<dyn Job>>) {
         {
             batch.push(job);
         }
-        match commit(database, &mut batch) {
+        if !file.is_open() {
+            file.reopen();
+        }
+        match commit(file, &mut batch) {
             Ok(true) => batch.into_iter().for_each(|job| job.finish(Ok(()))),
             Ok(false) => {
                 for job in batch {
                     let mut alone = [job];
-                    let outcome = commit(database, &mut alone).map(|_| ());
+                    let outcome = commit(file, &mut alone).map(|_| ());
                     let [job] = alone;
                     job.finish(outcome);
                 }
             }
-            Err(error) => batch.into_iter().for_each(|job| job.finish(Err(error.clone()))),
+            Err(error) => {
+                file.reopen();
+                batch.into_iter().for_each(|job| job.finish(Err(error.clone())));
+            }
         }
     }
 }
 
 /// Runs all in one transaction. False when one failed after it had written, and so nothing was committed.
-fn commit(database: &Database, batch: &mut [Box<dyn Job>]) -> Result<bool> {
+fn commit(file: &StoreFile, batch: &mut [Box<dyn Job>]) -> Result<bool> {
+    file.with(|database| commit_to(database, batch))
+}
+
+fn commit_to(database: &Database, batch: &mut [Box<dyn Job>]) -> Result<bool> {
     let tx = WriteTx { transaction: database.begin_write()?, written: Cell::new(false) };
     let mut written = false;
     for job in batch {

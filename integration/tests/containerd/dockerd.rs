@@ -31,7 +31,14 @@ impl Dockerd {
             .arg(daemon.path("docker.pid"))
             .arg("--host")
             .arg(format!("unix://{}", socket.display()))
-            .args(["--storage-driver", "overlay2", "--bridge", "none", "--iptables=false", "--ip-forward=false"])
+            .args([
+                "--storage-driver",
+                "overlay2",
+                "--bridge",
+                "none",
+                "--iptables=false",
+                "--ip-forward=false",
+            ])
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()

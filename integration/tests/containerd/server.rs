@@ -116,3 +116,32 @@ fn sigterm_ends_the_daemon_and_not_its_containers() {
     daemon.ctr_ok(&["tasks", "rm", "-f", "t1"]);
     daemon.assert_nothing_left();
 }
+
+/// Root and state on a tmpfs that an import fills: the import says so, and after space was made all goes on.
+#[test]
+fn a_full_disk_is_said_and_survived() {
+    let daemon = Daemon::start_full();
+    let archive = daemon.path("image.tar");
+    let mut layer = integration::oci::busybox();
+    layer.push(integration::oci::Entry::File("big", vec![7; 12 << 20]));
+    integration::oci::write_image(&archive, IMAGE, &[layer]);
+    let output = daemon.ctr(&["images", "import", archive.to_str().unwrap()]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && text.to_lowercase().contains("no space left"), "{text}");
+    // To the last byte, so that the metadata cannot be written either.
+    let filler = daemon.root().join("filler");
+    let _ = std::io::copy(&mut std::io::repeat(7), &mut std::fs::File::create(&filler).unwrap());
+    let refused = (0..50).map(|n| {
+        daemon.ctr(&["namespaces", "create", &format!("full{n}"), &format!("a={}", "v".repeat(3000))])
+    });
+    assert!(refused.filter(|output| !output.status.success()).count() > 0);
+    std::fs::remove_file(filler).unwrap();
+    // The image's name was there before its layer failed to unpack; with it goes what was unpacked.
+    daemon.ctr_ok(&["images", "rm", "--sync", IMAGE]);
+    daemon.ctr_ok(&["namespaces", "create", "after"]);
+    let small = daemon.path("small.tar");
+    integration::oci::write_image(&small, IMAGE, &[integration::oci::busybox()]);
+    daemon.ctr_ok(&["images", "import", small.to_str().unwrap()]);
+    assert!(daemon.ctr(&["run", "--rm", IMAGE, "r", "/bin/true"]).status.success());
+    daemon.assert_nothing_left();
+}
