@@ -15,10 +15,13 @@ use proto::docker::exec::{ExecCreateRequest, ExecInspect, ProcessConfig};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// Execs remembered for one container, ended ones included; docker forgets them after minutes.
 const MAX_EXECS: usize = 4096;
+/// How long after the end of its output an exec's exit is waited for.
+const EXIT_DEADLINE: Duration = Duration::from_secs(5);
 /// Name ending of the file that names a started exec.
 pub(crate) const FILE_SUFFIX: &str = ".json";
 
@@ -84,6 +87,13 @@ impl Exec {
         if matches!(state, ExecState::Ended { .. }) {
             self.ended.send_replace(true);
         }
+    }
+
+    /// Returns when the process's exit is known, so that who has seen the end of its output finds its exit code.
+    /// A process that has closed its output and lives on is waited for only so long.
+    pub(crate) async fn exit_known(&self) {
+        let mut ended = self.ended.subscribe();
+        let _ = tokio::time::timeout(EXIT_DEADLINE, ended.wait_for(|ended| *ended)).await;
     }
 
     /// The container's first process has ended and taken this one with it.

@@ -215,7 +215,7 @@ async fn undo_start(ctx: &Shared, container: &Arc<Container>, record: &Record) -
     let endpoint = record.run.as_ref().and_then(|run| run.endpoint.clone());
     start::tidy_up(ctx, container, endpoint.as_ref()).await;
     save(ctx, container, Record { run: None, ..record.clone() }).await?;
-    container.ended(Live::Down, container.progress().borrow().exit_code, "");
+    container.ended(Live::Down, container.progress().borrow().exit_code);
     Ok(())
 }
 
@@ -242,7 +242,7 @@ async fn lost(
         oom_killed: false,
     };
     save(ctx, container, Record { run: None, last: Some(last), ..record.clone() }).await?;
-    container.ended(Live::Down, exit_code, "");
+    container.ended(Live::Down, exit_code);
     crate::containers::publish(ctx, container, "die", &[("exitCode", exit_code.to_string())]);
     Ok(())
 }

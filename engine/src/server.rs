@@ -44,11 +44,14 @@ pub(crate) fn run() -> Result<()> {
         std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o711))?;
     }
     let _pidfile = lock_pidfile(&config.pidfile)?;
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS.min(std::thread::available_parallelism().map_or(1, Into::into).max(2)))
         .enable_all()
-        .build()?
-        .block_on(serve(config, inherited, level))
+        .build()?;
+    let served = runtime.block_on(serve(config, inherited, level));
+    // A thread may wait for a child that outlives us.
+    runtime.shutdown_timeout(DRAIN);
+    served
 }
 
 async fn serve(config: Config, inherited: Vec<OwnedFd>, level: Level) -> Result<()> {

@@ -67,7 +67,9 @@ impl Own {
             .with_context(|| format!("start {}", self.binary.display()))?;
         tracing::info!(pid = child.id(), "containerd-lite started");
         let child_pid = child.id();
-        let exited = tokio::task::spawn_blocking(move || child.wait());
+        // Reaped whenever it ends; the thread is no reason for the daemon to stay.
+        let (report, exited) = tokio::sync::oneshot::channel();
+        std::thread::Builder::new().name("reaper".to_owned()).spawn(move || report.send(child.wait()))?;
         tokio::pin!(exited);
         let listens = async {
             loop {

@@ -35,19 +35,13 @@ pub(crate) struct Progress {
     /// Exits and failed starts so far.
     pub(crate) exits: u64,
     pub(crate) exit_code: i64,
-    pub(crate) error: String,
     pub(crate) removed: bool,
 }
 
 impl Container {
     pub(crate) fn new(id: String, record: Record, live: Live, streams: Streams) -> Arc<Container> {
         let last = record.last.clone().unwrap_or_default();
-        let progress = Progress {
-            up: live.is_up(),
-            exit_code: last.exit_code,
-            error: last.error,
-            ..Progress::default()
-        };
+        let progress = Progress { up: live.is_up(), exit_code: last.exit_code, ..Progress::default() };
         Arc::new(Container {
             id,
             operation: tokio::sync::Mutex::new(()),
@@ -98,13 +92,12 @@ impl Container {
     }
 
     /// Tells waiters that the container has ended, or could not be started.
-    pub(crate) fn ended(&self, live: Live, exit_code: i64, error: &str) {
+    pub(crate) fn ended(&self, live: Live, exit_code: i64) {
         self.inner().live = live;
         self.progress.send_modify(|progress| {
             progress.up = false;
             progress.exits += 1;
             progress.exit_code = exit_code;
-            progress.error = error.to_owned();
         });
     }
 

@@ -25,6 +25,9 @@ pub(crate) struct Input {
     pub(crate) detach_keys: Option<Vec<u8>>,
 }
 
+/// The writing half, still open: its closing tells the client that everything has been done.
+pub(crate) type Writer = tokio::io::WriteHalf<Connection>;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// The output is over.
@@ -40,7 +43,7 @@ pub(crate) async fn serve(
     output: Option<Output>,
     framing: Framing,
     input: Option<Input>,
-) -> End {
+) -> (End, Option<Writer>) {
     let (mut reader, mut writer) = tokio::io::split(connection);
     let take_input = async {
         match input {
@@ -56,17 +59,23 @@ pub(crate) async fn serve(
         };
         (end, writer)
     });
-    let (end, mut writer) = tokio::select! {
+    let (end, writer) = tokio::select! {
         ended = &mut give_output => ended,
         end = take_input => match end {
             // Its input is over, not its interest.
             End::Client => give_output.await,
             // Dropping both halves closes the connection.
-            end => return end,
+            end => return (end, None),
         },
     };
-    let _ = writer.shutdown().await;
-    end
+    (end, Some(writer))
+}
+
+/// The client's end of stream.
+pub(crate) async fn close(writer: Option<Writer>) {
+    if let Some(mut writer) = writer {
+        let _ = writer.shutdown().await;
+    }
 }
 
 async fn give_output(writer: &mut (impl AsyncWrite + Unpin), mut output: Output, framing: Framing) -> End {

@@ -75,7 +75,7 @@ pub(crate) async fn exited_held(ctx: &Shared, container: &Arc<Container>, exit: 
         start::network_event(ctx, container, "disconnect");
     }
     let next = if pause.is_some() { Live::Restarting } else { Live::Down };
-    container.ended(next, i64::from(exit.code), "");
+    container.ended(next, i64::from(exit.code));
     if let Some(pause) = pause {
         restart::schedule(ctx.clone(), container.clone(), pause);
     } else if auto_remove {

@@ -131,7 +131,7 @@ async fn failed(ctx: &Ctx, container: &Container, record: Record, error: &Error)
         tracing::warn!(%error, container = container.id, "failed start not recorded");
         container.set_record(record);
     }
-    container.ended(Live::Down, exit_code, &error.to_string());
+    container.ended(Live::Down, exit_code);
     if auto_remove && let Err(error) = super::remove::remove_held(ctx, container, true).await {
         tracing::warn!(%error, container = container.id, "not removed after its failed start");
     }

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::view::{Container, Progress};
-use proto::docker::container::{WaitExitError, WaitResponse};
+use proto::docker::container::WaitResponse;
 use tokio::sync::watch;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,6 @@ impl Wait {
             .map(|progress| progress.clone());
         // The sender lives in the container, which was removed when it is gone.
         let progress = met.unwrap_or_default();
-        let error = (!progress.error.is_empty()).then_some(WaitExitError { message: progress.error });
-        WaitResponse { error, status_code: progress.exit_code }
+        WaitResponse { error: None, status_code: progress.exit_code }
     }
 }

@@ -199,6 +199,8 @@ fn make_on_this_thread(link: &ContainerLink) -> io::Result<()> {
     const LOOPBACK: u32 = 1;
     inside.set_up(LOOPBACK)?;
     let eth0 = inside.link(CONTAINER_LINK)?.ok_or_else(|| io::Error::other("eth0 did not arrive"))?;
+    // Without IPv6 on the network no address of that family is to appear; there may be no IPv6 at all.
+    let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{CONTAINER_LINK}/disable_ipv6"), "1");
     inside.add_address(eth0.index, link.address, link.prefix)?;
     inside.set_up(eth0.index)?;
     inside.add_default_route(link.gateway, eth0.index)

@@ -285,7 +285,8 @@ async fn attach_one(
         if output.is_none() && input.is_none() {
             return;
         }
-        let end = attach::serve(connection, output, framing, input).await;
+        let (end, writer) = attach::serve(connection, output, framing, input).await;
+        attach::close(writer).await;
         if end == End::Detached {
             publish(&ctx, &container, "detach", &[]);
         }

@@ -106,9 +106,13 @@ async fn start(
             let _ = connection.shutdown().await;
             return;
         }
-        if attach::serve(connection, Some(output), framing, input).await == End::Detached {
-            publish(&ctx, &container, "exec_detach", &[("execID", exec.id.clone())]);
+        let (end, writer) = attach::serve(connection, Some(output), framing, input).await;
+        match end {
+            End::Detached => publish(&ctx, &container, "exec_detach", &[("execID", exec.id.clone())]),
+            End::Output => exec.exit_known().await,
+            End::Client => {}
         }
+        attach::close(writer).await;
     });
     Ok(response)
 }
