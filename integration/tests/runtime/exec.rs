@@ -163,3 +163,18 @@ fn no_directory_of_the_host_is_reached_through_a_descriptor() {
     }
     c.finish();
 }
+
+#[test]
+fn limits_of_a_process_that_is_another_user() {
+    let c = Running::new(|bundle| {
+        bundle.config["process"]["rlimits"] =
+            serde_json::json!([{"type": "RLIMIT_NOFILE", "hard": 64, "soft": 32}]);
+    });
+    // Often, since it once depended on which side was faster.
+    for _ in 0..20 {
+        let text =
+            c.rt.call(&["exec", "--user", "1000:1000", &c.id, "sh", "-c", "ulimit -n; ulimit -Hn"]).ok();
+        assert_eq!(text, "32\n64\n");
+    }
+    c.finish();
+}

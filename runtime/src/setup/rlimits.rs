@@ -29,11 +29,25 @@ pub(crate) fn number(name: &str) -> Result<u32> {
     place.map(|n| n as u32).ok_or_else(|| Error::invalid(format!("unknown rlimit {name:?}")))
 }
 
-/// By the parent on the new process, since a process in a user namespace of its own may not raise a limit.
-pub(crate) fn apply(pid: i32, rlimits: &[Rlimit]) -> Result<()> {
+/// While the process may still raise its limits: the hard ones only, and only upwards, since a low limit would hold
+/// for our own work too. For a process on its way into a user namespace, by whoever is still outside.
+pub(crate) fn raise(pid: i32, rlimits: &[Rlimit]) -> Result<()> {
     for rlimit in rlimits {
         let resource = number(&rlimit.kind)?;
-        prctl::set_rlimit_of(pid, resource, rlimit.soft, rlimit.hard)
+        let (soft, hard) = prctl::get_rlimit_of(pid, resource).step(|| format!("read {}", rlimit.kind))?;
+        if rlimit.hard > hard {
+            prctl::set_rlimit_of(pid, resource, soft, rlimit.hard)
+                .step(|| format!("error raising {} to {}", rlimit.kind, rlimit.hard))?;
+        }
+    }
+    Ok(())
+}
+
+/// By the process on itself, after the work and before it becomes another user: nobody else may change the limits
+/// of a process whose user differs without a right that containers' hosts may lack.
+pub(crate) fn apply(rlimits: &[Rlimit]) -> Result<()> {
+    for rlimit in rlimits {
+        prctl::set_rlimit_of(0, number(&rlimit.kind)?, rlimit.soft, rlimit.hard)
             .step(|| format!("error setting {}: soft {} hard {}", rlimit.kind, rlimit.soft, rlimit.hard))?;
     }
     Ok(())

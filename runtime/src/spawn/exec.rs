@@ -15,13 +15,12 @@ use crate::container::Container;
 use crate::error::{Error, Result, Step};
 use crate::seccomp::Filter;
 use crate::setup::{lsm, namespaces, rlimits, terminal};
-use crate::spec::{self, Rlimit};
+use crate::spec;
 use crate::sys::clone::{self, Side, clone3};
 use crate::sys::{self, prctl, scm};
 
 struct Plan {
     process: process::Plan,
-    rlimits: Vec<Rlimit>,
     oom_score_adj: Option<i32>,
     /// Namespaces to join, for setns on the first process's pidfd.
     join: u64,
@@ -96,7 +95,6 @@ fn prepare(
     }
     Ok(Plan {
         process: plan,
-        rlimits: process.rlimits.clone(),
         oom_score_adj: process.oom_score_adj,
         join,
         keyring: if config.no_new_keyring { None } else { Some(keyring_name(&container.record.id)?) },
@@ -144,6 +142,9 @@ fn setup(
     // While /proc is the host's.
     lsm::apply(&plan.process.apparmor_profile, &plan.process.selinux_label)?;
     let others = plan.join & !(libc::CLONE_NEWPID as u64);
+    if others & libc::CLONE_NEWUSER as u64 != 0 {
+        rlimits::raise(0, &plan.process.rlimits)?;
+    }
     if others != 0 {
         clone::setns(pidfd, others).step(|| "join the container's namespaces".into())?;
     }
@@ -176,7 +177,6 @@ fn attend_setup(
     pid: i32,
     pidfd_socket: Option<&OwnedFd>,
 ) -> Result<Option<OwnedFd>> {
-    rlimits::apply(pid, &plan.rlimits)?;
     set_oom_score(pid, plan.oom_score_adj)?;
     let mut terminal = None;
     loop {

@@ -5,7 +5,7 @@
 //! cgroup    made, with its limits
 //! clone3 ──────────────────────────────┐
 //! parent                               child
-//!   rlimits, oom score, state.json       cgroup, namespaces, hostname, keyring
+//!   oom score                            cgroup, namespaces, hostname, keyring
 //!   user mappings           <─ Mapping   (new user namespace only)
 //!                           Go ─>
 //!                                        root file system, mounts, devices, terminal

@@ -152,6 +152,7 @@ fn start_child(
 /// makes the container's process as its own sibling.
 fn replace_by_second_child(plan: &Prepared, inherited: &child::Inherited<'_>) {
     let make = || -> Result<Side> {
+        rlimits::raise(0, &plan.process.rlimits)?;
         plan.namespaces.join_user()?;
         clone3(plan.namespaces.clone_flags | libc::CLONE_PARENT as u64, None)
             .step(|| "clone the container's process".into())
@@ -188,12 +189,12 @@ fn attend_setup(
 ) -> Result<Option<OwnedFd>> {
     container.record.init_process_start =
         sys::proc::stat(pid).step(|| "read the start time of the container's process".into())?.start_time;
-    rlimits::apply(pid, &plan.rlimits)?;
     set_oom_score(pid, plan.oom_score_adj)?;
     let mut terminal = None;
     loop {
         match sync.receive()? {
             Message::Mapping => {
+                rlimits::raise(pid, &plan.process.rlimits)?;
                 idmap::write(pid, &plan.uid_mappings, &plan.gid_mappings)?;
                 sync.go()?;
             }

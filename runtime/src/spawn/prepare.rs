@@ -10,7 +10,7 @@ use crate::error::{Error, Result, Step};
 use crate::seccomp::{self, Filter};
 use crate::setup::{devices, mounts, namespaces, rootfs};
 use crate::spawn::process;
-use crate::spec::{Hooks, IdMapping, Personality, Resources, Rlimit};
+use crate::spec::{Hooks, IdMapping, Personality, Resources};
 use crate::sys::scm;
 
 /// What becomes of the process once it is ready.
@@ -46,7 +46,6 @@ pub(crate) struct Prepared {
     pub(crate) domainname: String,
     pub(crate) keyring: Option<std::ffi::CString>,
     pub(crate) personality: Option<u64>,
-    pub(crate) rlimits: Vec<Rlimit>,
     pub(crate) oom_score_adj: Option<i32>,
     pub(crate) hooks: Hooks,
     pub(crate) process: process::Plan,
@@ -107,7 +106,6 @@ pub(crate) fn prepare(id: &str, bundle: Bundle, options: &CreateOptions, mode: M
         domainname: spec.domainname,
         keyring: if options.no_new_keyring { None } else { Some(keyring_name(id)?) },
         personality: linux.personality.as_ref().map(personality).transpose()?,
-        rlimits: process.rlimits,
         oom_score_adj: process.oom_score_adj,
         hooks: spec.hooks,
         process: plan,

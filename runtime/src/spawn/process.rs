@@ -9,8 +9,8 @@ use std::os::unix::fs::PermissionsExt;
 use crate::error::{Error, Result, Step};
 use crate::seccomp::Filter;
 use crate::setup::capabilities::{self, Plan as Capabilities};
-use crate::setup::user;
-use crate::spec::{ConsoleSize, IoPriority, Process, User};
+use crate::setup::{rlimits, user};
+use crate::spec::{ConsoleSize, IoPriority, Process, Rlimit, User};
 use crate::sys::files::{self, CStrings};
 use crate::sys::{self, prctl};
 
@@ -28,6 +28,7 @@ pub(crate) struct Plan {
     pub(crate) terminal: bool,
     pub(crate) console_size: Option<ConsoleSize>,
     pub(crate) may_set_groups: bool,
+    pub(crate) rlimits: Vec<Rlimit>,
     io_priority: Option<i32>,
     /// Descriptors from 3 on that the program gets.
     passed_descriptors: i32,
@@ -59,6 +60,7 @@ pub(crate) fn plan(process: &Process, seccomp: Option<Filter>, preserve_fds: u32
         terminal: process.terminal,
         console_size: process.console_size,
         may_set_groups: true,
+        rlimits: process.rlimits.clone(),
         io_priority: process.io_priority.as_ref().map(io_priority).transpose()?,
         passed_descriptors,
     })
@@ -124,6 +126,7 @@ pub(crate) fn settle(plan: &Plan) -> Result<Program> {
         capabilities.apply_bounding()?;
         prctl::set_keep_capabilities(true).step(|| "keep capabilities".into())?;
     }
+    rlimits::apply(&plan.rlimits)?;
     user::apply(&plan.user, plan.may_set_groups)?;
     if let Some(capabilities) = &plan.capabilities {
         capabilities.apply_with_reserve(plan.seccomp.is_some() && !plan.no_new_privileges)?;

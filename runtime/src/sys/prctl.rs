@@ -108,6 +108,17 @@ pub(crate) fn set_io_priority(priority: i32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, priority) }).map(drop)
 }
 
+/// The soft and the hard limit of a process; 0 is the calling one.
+pub(crate) fn get_rlimit_of(pid: i32, resource: u32) -> io::Result<(u64, u64)> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: no new limit is given and the former one is written to a valid rlimit.
+    let result = unsafe {
+        libc::syscall(libc::SYS_prlimit64, pid, resource, std::ptr::null::<libc::rlimit64>(), &raw mut limit)
+    };
+    check(result)?;
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
 pub(crate) fn set_rlimit_of(pid: i32, resource: u32, soft: u64, hard: u64) -> io::Result<()> {
     let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
     // SAFETY: a valid rlimit is read and the former one is not asked for.
