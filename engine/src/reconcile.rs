@@ -215,7 +215,8 @@ async fn undo_start(ctx: &Shared, container: &Arc<Container>, record: &Record) -
     let endpoint = record.run.as_ref().and_then(|run| run.endpoint.clone());
     start::tidy_up(ctx, container, endpoint.as_ref()).await;
     save(ctx, container, Record { run: None, ..record.clone() }).await?;
-    container.ended(Live::Down, container.progress().borrow().exit_code);
+    let exit_code = record.last.as_ref().map_or(0, |last| last.exit_code);
+    container.ended(Live::Down, exit_code);
     Ok(())
 }
 

@@ -50,7 +50,7 @@ pub(crate) fn run() -> Result<()> {
         .build()?;
     let served = runtime.block_on(serve(config, inherited, level));
     // A thread may wait for a child that outlives us.
-    runtime.shutdown_timeout(DRAIN);
+    runtime.shutdown_background();
     served
 }
 

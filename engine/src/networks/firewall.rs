@@ -111,7 +111,7 @@ table ip {table} {{
   chain raw {{
     type filter hook prerouting priority raw; policy accept;
     iifname != {{ "{bridge}", "lo" }} ip daddr {subnet} drop
-    iifname != "lo" ip daddr 127.0.0.0/8 drop
+    iifname "{bridge}" ip daddr 127.0.0.0/8 drop
   }}
 }}
 "#,
@@ -125,6 +125,8 @@ table ip {table} {{
     }
 
     pub(crate) async fn withdraw(&mut self, address: Ipv4Addr, ports: &[PublishedPort]) -> Result<(), Error> {
+        // Added first, so that an element that was never added can be deleted too, in the same transaction.
+        self.change("add", address, ports).await?;
         self.change("delete", address, ports).await
     }
 
