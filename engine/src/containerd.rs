@@ -347,6 +347,12 @@ impl Containerd {
         Ok(answer.and_then(|answer| answer.process))
     }
 
+    /// Waits for the end of a process that has been killed.
+    pub(crate) async fn wait_process(&self, id: &str, exec: &str) -> Result<(), Error> {
+        let request = tasks::WaitRequest { container_id: id.to_owned(), exec_id: exec.to_owned() };
+        self.call("tasks.wait", SHIM, self.tasks().wait(self.request(request))).await.map(drop)
+    }
+
     pub(crate) async fn list_tasks(&self) -> Result<Vec<task_types::Process>, Error> {
         let request = tasks::ListTasksRequest { filter: String::new() };
         Ok(self.call("tasks.list", CHANGE, self.tasks().list(self.request(request))).await?.tasks)

@@ -14,6 +14,7 @@ use crate::view::Container;
 use crate::{Ctx, Shared};
 use prost::Message;
 use proto::any::Any;
+use proto::containerd::task_types::Status;
 use proto::containerd::{tasks, types};
 use proto::task::gantry::{Log, Options};
 use proto::task::runc;
@@ -140,9 +141,12 @@ async fn failed(ctx: &Ctx, container: &Container, record: Record, error: &Error)
 /// Removes task, streams and network of a start that failed or was cut short.
 pub(crate) async fn tidy_up(ctx: &Ctx, container: &Container, endpoint: Option<&super::record::Endpoint>) {
     let id = &container.id;
-    if let Ok(Some(_)) = ctx.containerd.get_process(id, "").await {
-        let _ = ctx.containerd.kill(id, "", libc::SIGKILL as u32, true).await;
-        // A created task is deleted as it is; a running one has to end first, which the deletion waits for.
+    if let Ok(Some(process)) = ctx.containerd.get_process(id, "").await {
+        if process.status() != Status::Stopped {
+            // Only an ended task can be deleted.
+            let _ = ctx.containerd.kill(id, "", libc::SIGKILL as u32, true).await;
+            let _ = ctx.containerd.wait_process(id, "").await;
+        }
         if let Err(error) = super::exit::delete_task(ctx, id).await {
             tracing::warn!(%error, container = %id, "task of a failed start not deleted");
         }
