@@ -1,0 +1,57 @@
+# `make demo` and `make test` each set up what they need on a Debian 12 with a Rust toolchain.
+# Both use the same (debug) build; `make install` and `make bench` use the release build.
+
+SHELL := /bin/bash
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+PREFIX ?= /usr/local
+CLIENT ?= gantry
+DEBUG := $(abspath $(TARGET))/debug
+RELEASE := $(abspath $(TARGET))/release
+PROGRAMS := gantry gantryd containerd-lite containerd-shim-gantry-v2 rung
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test build release interop bench lint install clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+demo: ## a redis container, started, entered, killed and restarted around (CLIENT=docker: the same with the docker CLI)
+	@integration/setup.sh demo
+	cargo build --workspace --bins
+	@GANTRY_BIN_DIR=$(DEBUG) CLIENT=$(CLIENT) integration/demo/demo.sh
+
+test: ## every test: units, black box, faults, interop with the real programs, tidiness
+	@integration/setup.sh test
+	cargo build --workspace --bins
+	@set -e; export GANTRY_BIN_DIR=$(DEBUG); \
+	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace --no-fail-fast; \
+	else cargo test --workspace --no-fail-fast; fi
+
+build: ## the five programs, debug build, in target/debug
+	cargo build --workspace --bins
+
+release: ## the five programs, release build, in target/release (rung linked statically)
+	cargo build --release -p cli -p engine -p containerd-lite -p shim --bins
+	cargo rustc --release -p runtime --bin rung -- -C target-feature=+crt-static -C relocation-model=static
+
+interop: ## only the tests against the real docker, containerd, ctr and runc
+	@integration/setup.sh test
+	cargo build --workspace --bins
+	GANTRY_BIN_DIR=$(DEBUG) cargo test -p integration --test containerd -- ctr dockerd
+	GANTRY_BIN_DIR=$(DEBUG) cargo test -p integration --test demo
+
+bench: ## CPU, wall time and memory beside the real docker, runc and crun, as ratios (PEERS=DIR: the programs of that folder)
+	@integration/setup.sh bench
+	@$(MAKE) --no-print-directory release
+	@GANTRY_BIN_DIR=$(RELEASE) PEERS=$(PEERS) integration/bench/bench.sh
+
+lint: ## formatting and clippy, warnings denied
+	cargo fmt --all -- --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+install: release ## the release build into PREFIX/bin (default /usr/local)
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(addprefix $(RELEASE)/,$(PROGRAMS)) $(DESTDIR)$(PREFIX)/bin/
+
+clean: ## remove everything built
+	cargo clean
