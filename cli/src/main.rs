@@ -1,1 +1,5 @@
-fn main() {}
+//! `gantry`: see the library's head.
+
+fn main() -> std::process::ExitCode {
+    cli::run(std::env::args_os().collect())
+}

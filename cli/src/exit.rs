@@ -1,0 +1,93 @@
+//! How a command ends: docker's exit codes.
+//!
+//! 0 done; 1 the command failed; 125 `run` or `create` failed before the container ran, or a flag is unknown; 126 the
+//! program cannot be executed; 127 it was not found; else what the container's program ended with.
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+/// A failed command: what to say and what to end with.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) code: u8,
+    pub(crate) message: String,
+    /// A second line that says what to do.
+    pub(crate) hint: Option<String>,
+}
+
+impl Failure {
+    pub(crate) fn new(code: u8, message: impl Into<String>) -> Failure {
+        Failure { code, message: message.into(), hint: None }
+    }
+
+    /// Says nothing: all was said.
+    pub(crate) fn silent(code: u8) -> Failure {
+        Failure::new(code, "")
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Failure {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The failure of a `run` or `create`: by the engine's sentence, as docker does.
+    pub(crate) fn of_run(self) -> Failure {
+        let code = run_code(&self.message);
+        let message = format!("gantry: {}", self.message);
+        Failure {
+            code,
+            message,
+            hint: self.hint.or(Some("Run 'gantry run --help' for more information".to_owned())),
+        }
+    }
+
+    pub(crate) fn report(self) -> ExitCode {
+        if !self.message.is_empty() {
+            eprintln!("{}", self.message);
+            if let Some(hint) = &self.hint {
+                eprintln!("\n{hint}");
+            }
+        }
+        ExitCode::from(self.code)
+    }
+}
+
+/// docker reads the exit code of a container that could not be started out of the error text.
+fn run_code(message: &str) -> u8 {
+    let has = |texts: &[&str]| texts.iter().any(|text| message.contains(text));
+    if has(&[
+        "executable file not found",
+        "no such file or directory",
+        "system cannot find the file specified",
+    ]) {
+        127
+    } else if has(&["permission denied", "is a directory"]) {
+        126
+    } else {
+        125
+    }
+}
+
+impl<E: Display> From<E> for Failure
+where
+    E: std::error::Error,
+{
+    fn from(error: E) -> Failure {
+        Failure::new(1, error.to_string())
+    }
+}
+
+pub(crate) type Result<T> = std::result::Result<T, Failure>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sentence_gives_the_code() {
+        assert_eq!(run_code("exec: \"x\": executable file not found in $PATH"), 127);
+        assert_eq!(run_code("exec: \"/etc\": is a directory: unknown"), 126);
+        assert_eq!(run_code("exec /x: permission denied"), 126);
+        assert_eq!(run_code("Conflict. The container name is already in use"), 125);
+    }
+}
