@@ -244,7 +244,7 @@ impl Shim {
         if let Some(master) = process.io.console.as_mut().and_then(crate::io::console::Console::receive)
             && let Err(error) = process.io.connect_terminal(master)
         {
-            eprintln!("{}: {error}", process.container);
+            crate::complain!("{}: {error}", process.container);
         }
     }
 }

@@ -32,3 +32,13 @@ impl Error {
         Error::new(ErrorKind::Unknown, format!("{step}: {cause}"))
     }
 }
+
+/// A line in the bundle's log. Its reader may be gone or behind, and a word that is lost must not end the shim, as it
+/// would with `eprintln!`.
+#[macro_export]
+macro_rules! complain {
+    ($($text:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}

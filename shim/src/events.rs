@@ -58,7 +58,7 @@ impl Publisher {
             return;
         }
         if self.queue.len() == MAX_QUEUED {
-            eprintln!("event queue is full, dropping the oldest: no daemon has taken one for long");
+            crate::complain!("event queue is full, dropping the oldest: no daemon has taken one for long");
             self.queue.pop_front();
             self.connection = None;
         }
@@ -150,7 +150,7 @@ impl Publisher {
                 Ok(_) => self.taken(),
                 Err(status) => {
                     self.refusals += 1;
-                    eprintln!("forward event: {} (code {})", status.message, status.code);
+                    crate::complain!("forward event: {} (code {})", status.message, status.code);
                     if self.refusals >= MAX_REFUSALS {
                         self.taken();
                     } else {

@@ -97,7 +97,7 @@ impl Shim {
                     self.calls.insert(pid, call);
                 }
                 Err(error) => {
-                    eprintln!("{id}: kill the rest of the container: {error}");
+                    crate::complain!("{id}: kill the rest of the container: {error}");
                     container.rest = Rest::Killed;
                     return true;
                 }

@@ -174,14 +174,12 @@ impl Output {
 
     fn pump(&mut self, mut log: Option<&mut JsonFile>) {
         self.sink.notice_reader_gone();
-        // A bounded number of rounds, so that one busy stream does not keep the loop from the others.
+        if !self.pass_on() {
+            return;
+        }
+        // A bounded number of rounds, so that one busy stream does not keep the loop from the others. Each round ends
+        // with what it read passed on: bytes left pending without a sink to poll for would never be looked at again.
         for _ in 0..4 {
-            if !self.pending.is_empty() {
-                self.sink.write(&mut self.pending);
-                if !self.pending.is_empty() {
-                    return;
-                }
-            }
             match self.read() {
                 Read::Nothing => return,
                 Read::Ended => {
@@ -201,7 +199,18 @@ impl Output {
                     }
                 }
             }
+            if !self.pass_on() {
+                return;
+            }
         }
+    }
+
+    /// True once nothing is pending.
+    fn pass_on(&mut self) -> bool {
+        if !self.pending.is_empty() {
+            self.sink.write(&mut self.pending);
+        }
+        self.pending.is_empty()
     }
 
     fn read(&mut self) -> Read {

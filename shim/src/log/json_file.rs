@@ -75,7 +75,7 @@ impl JsonFile {
             self.rotate();
         }
         if let Err(error) = self.write() {
-            eprintln!("log {}: {error}; {} bytes lost", self.path.display(), self.batch.len());
+            crate::complain!("log {}: {error}; {} bytes lost", self.path.display(), self.batch.len());
             // Best effort: without it the next line would be glued to a torn one.
             let _ = rustix::fs::ftruncate(&self.file, self.size);
         }
@@ -109,16 +109,18 @@ impl JsonFile {
                 let _ = std::fs::rename(numbered(n), numbered(n + 1));
             }
             if let Err(error) = std::fs::rename(&self.path, numbered(1)) {
-                eprintln!("rotate log {}: {error}; going on in it", self.path.display());
+                crate::complain!("rotate log {}: {error}; going on in it", self.path.display());
                 return;
             }
         } else if let Err(error) = std::fs::remove_file(&self.path) {
-            eprintln!("rotate log {}: {error}; going on in it", self.path.display());
+            crate::complain!("rotate log {}: {error}; going on in it", self.path.display());
             return;
         }
         match open_append(&self.path) {
             Ok(file) => (self.file, self.size) = (file, 0),
-            Err(error) => eprintln!("open log {}: {error}; going on in the rotated one", self.path.display()),
+            Err(error) => {
+                crate::complain!("open log {}: {error}; going on in the rotated one", self.path.display())
+            }
         }
     }
 }
