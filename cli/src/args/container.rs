@@ -62,7 +62,7 @@ pub(crate) struct Create {
     #[arg(long, value_name = "NETWORK", allow_hyphen_values = true, alias = "net")]
     pub(crate) network: Option<String>,
     /// Container host name
-    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
+    #[arg(short = 'h', long, value_name = "NAME", allow_hyphen_values = true)]
     pub(crate) hostname: Option<String>,
     /// Container NIS domain name
     #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
@@ -259,6 +259,10 @@ pub(crate) struct Create {
     /// Consecutive failures needed to report unhealthy
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     pub(crate) health_retries: Option<i64>,
+    /// Print help
+    // -h is the host name's, as in docker.
+    #[arg(long, action = ArgAction::Help)]
+    help: Option<bool>,
     /// Image to make the container of
     #[arg(value_name = "IMAGE")]
     pub(crate) image: String,

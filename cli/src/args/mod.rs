@@ -54,6 +54,7 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Create and run a new container from an image
+    #[command(disable_help_flag = true)]
     Run(Box<container::Run>),
     /// Execute a command in a running container
     Exec(container::Exec),
@@ -65,6 +66,7 @@ pub(crate) enum Command {
     /// Download an image from a registry
     Pull(image::Pull),
     /// Create a new container
+    #[command(disable_help_flag = true)]
     Create(Box<container::Create>),
     /// Start one or more stopped containers
     Start(container::Start),
@@ -140,6 +142,7 @@ pub(crate) enum Command {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ContainerCommand {
     /// Create and run a new container from an image
+    #[command(disable_help_flag = true)]
     Run(Box<container::Run>),
     /// Execute a command in a running container
     Exec(container::Exec),
@@ -147,6 +150,7 @@ pub(crate) enum ContainerCommand {
     #[command(aliases = ["list", "ps"])]
     Ls(container::Ps),
     /// Create a new container
+    #[command(disable_help_flag = true)]
     Create(Box<container::Create>),
     /// Start one or more stopped containers
     Start(container::Start),
@@ -294,6 +298,13 @@ mod tests {
         assert!(run.create.interactive && run.create.tty && run.create.rm && !run.detach);
         assert_eq!(run.create.image, "busybox");
         assert_eq!(run.create.command, ["sh", "-c", "-x", "--rm"]);
+    }
+
+    #[test]
+    fn the_short_h_of_run_is_the_host_name() {
+        let Command::Run(run) = words("gantry run -h web x").unwrap().command else { panic!("a run") };
+        assert_eq!(run.create.hostname.as_deref(), Some("web"));
+        assert_eq!(words("gantry run --help").unwrap_err().code, 0);
     }
 
     #[test]
