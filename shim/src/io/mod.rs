@@ -237,3 +237,26 @@ enum Read {
 fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
     rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| Error::step("make a pipe", e))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stream without a reader that always has more than one pump takes: it must leave something to wake for.
+    #[test]
+    fn a_busy_stream_without_a_reader_is_read_to_its_end() {
+        let uris = Uris { stdout: "/nonexistent/fifo".to_owned(), ..Uris::default() };
+        // A file as source never says EAGAIN, so every round of a pump finds its fill.
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(40 * CHUNK as u64).unwrap();
+        let sink = Sink::open(&uris.stdout, Readers::Optional).unwrap();
+        let mut io = Io { outputs: vec![Output::new("stdout", Some(file.into()), sink)], ..Io::default() };
+        let mut pumps = 0;
+        while !io.is_drained() {
+            assert!(io.outputs[0].interest().next().is_some(), "nothing to wake for after {pumps} pumps");
+            io.pump(0);
+            pumps += 1;
+        }
+        assert!(pumps > 5, "one pump is bounded");
+    }
+}
