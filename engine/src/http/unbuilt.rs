@@ -70,7 +70,6 @@ const ENDPOINTS: &[(&str, &str)] = &[
     ("POST", "/plugins/create"),
     ("POST", "/plugins/{name}/push"),
     ("POST", "/plugins/{name}/set"),
-    ("POST", "/auth"),
     ("GET", "/system/df"),
     ("GET", "/distribution/{name}/json"),
     ("POST", "/session"),

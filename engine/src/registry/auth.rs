@@ -78,7 +78,11 @@ impl Authorization {
         }
         let parameter = |name: &str| challenge.parameters.get(name).map_or("", String::as_str);
         let realm = parameter("realm");
-        let default_scope = format!("repository:{}:pull", self.repository);
+        // Logging in opens no repository: a token without a scope says whether the credentials are good.
+        let default_scope = match self.repository.as_str() {
+            "" => String::new(),
+            repository => format!("repository:{repository}:pull"),
+        };
         let scope = Some(parameter("scope")).filter(|scope| !scope.is_empty()).unwrap_or(&default_scope);
         let mut query = vec![("service", parameter("service")), ("scope", scope)];
         if let Some((user, _)) = &self.credentials {

@@ -29,6 +29,36 @@ const MANIFEST_TYPES: &str = "application/vnd.docker.distribution.manifest.v2+js
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.index.v1+json, \
      application/vnd.oci.image.manifest.v1+json";
 
+/// Where the Hub answers.
+const HUB: &str = "registry-1.docker.io";
+
+/// Asks the registry whether it knows these credentials, in docker's words where it does not.
+pub(crate) async fn log_in(credentials: AuthConfig, insecure: &[String]) -> Result<(), Error> {
+    let server = credentials.serveraddress.trim_start_matches("https://").trim_start_matches("http://");
+    let host = match server.split('/').next().unwrap_or_default() {
+        "" | "docker.io" | "index.docker.io" => HUB,
+        host => host,
+    };
+    let registry = Repository {
+        base: base(host, insecure),
+        path: String::new(),
+        authorization: Authorization::new(Some(credentials.clone()), ""),
+    };
+    let url = format!("{}/v2/", registry.base);
+    let response = registry.get(&url, &[]).await?;
+    if response.status().is_success() {
+        return Ok(());
+    }
+    let text = format!("login attempt to {url} failed with status: {}", response.status());
+    Err(Error::internal(text))
+}
+
+/// The scheme and host of a registry: TLS but for loopback and what the configuration names.
+fn base(host: &str, insecure: &[String]) -> String {
+    let plain = is_loopback(host) || insecure.iter().any(|name| name == host);
+    format!("{}://{host}", if plain { "http" } else { "https" })
+}
+
 /// One repository of one registry, with what opens it.
 pub(crate) struct Repository {
     base: String,
@@ -51,13 +81,11 @@ impl Repository {
         insecure: &[String],
     ) -> Repository {
         let host = match reference.domain() {
-            proto::reference::DEFAULT_DOMAIN => "registry-1.docker.io",
+            proto::reference::DEFAULT_DOMAIN => HUB,
             host => host,
         };
-        let plain = is_loopback(host) || insecure.iter().any(|name| name == host);
-        let scheme = if plain { "http" } else { "https" };
         Repository {
-            base: format!("{scheme}://{host}"),
+            base: base(host, insecure),
             path: reference.path().to_owned(),
             authorization: Authorization::new(credentials, reference.path()),
         }

@@ -1,13 +1,13 @@
-//! `/_ping`, `/version`, `/info`, `/events`
+//! `/_ping`, `/version`, `/info`, `/events`, `/auth`
 
 use crate::containers::state::Status;
 use crate::error::Error;
-use crate::http::{Params, ok, stream};
+use crate::http::{JsonBody, Params, ok, stream};
 use crate::{Shared, events, server};
 use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, PRAGMA};
 use http::{Method, StatusCode};
 use proto::docker::system::{
@@ -26,6 +26,17 @@ pub(crate) fn router() -> Router<Shared> {
         .route("/version", get(version))
         .route("/info", get(info))
         .route("/events", get(follow_events))
+        .route("/auth", post(log_in))
+}
+
+/// Checks credentials at their registry; the client keeps them.
+async fn log_in(
+    State(ctx): State<Shared>,
+    body: JsonBody<proto::docker::image::AuthConfig>,
+) -> Result<Response, Error> {
+    crate::registry::log_in(body.required()?, &ctx.config.insecure_registries).await?;
+    let status = "Login Succeeded".to_owned();
+    Ok(ok(&proto::docker::image::AuthResponse { identity_token: String::new(), status }))
 }
 
 async fn ping(method: Method) -> Response {
