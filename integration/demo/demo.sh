@@ -12,7 +12,13 @@ shown=$(basename "$client")
 command -v "$client" >/dev/null || { echo "demo: no client program $client" >&2; exit 1; }
 
 work=$(mktemp -d /tmp/gantry.XXXXXX)
-bridge=gdemo$((RANDOM % 10000))
+# A bridge and a network of its own, so that several demos and other engines do not meet.
+while :; do
+    bridge=gdemo$((RANDOM % 10000))
+    network=10.$((RANDOM % 256)).$((RANDOM % 256))
+    ! ip link show "$bridge" >/dev/null 2>&1 || continue
+    ip -4 route show table all | grep -qF "$network." || break
+done
 export DOCKER_HOST=unix://$work/gantry.sock DOCKER_CONFIG=$work/client
 mkdir "$work/client"
 echo '{}' >"$work/gantryd.json"
@@ -46,7 +52,7 @@ engine_pid=
 answers() { ask version >/dev/null 2>&1; }
 start_engine() {
     "$bin/gantryd" --config-file "$work/gantryd.json" -H "$DOCKER_HOST" --data-root "$work/data" --exec-root "$work/run" \
-        -p "$work/gantryd.pid" -b "$bridge" -G root >>"$work/gantryd.log" 2>&1 </dev/null &
+        -p "$work/gantryd.pid" -b "$bridge" --bip "$network.1/24" -G root >>"$work/gantryd.log" 2>&1 </dev/null &
     engine_pid=$!
     until_true answers || fail "gantryd does not answer on its socket"
     printf '$ gantryd -H %s ... &\n[gantryd is process %s, containerd-lite %s]\n' "$DOCKER_HOST" "$engine_pid" "$(manager_pid)"

@@ -18,6 +18,11 @@ fn demo(client: &str) {
 }
 
 #[test]
+fn with_our_own_client() {
+    demo("gantry");
+}
+
+#[test]
 fn with_the_docker_cli() {
     integration::bins::on_path("docker").expect("the docker CLI is installed");
     demo("docker");
