@@ -30,7 +30,7 @@ pub(crate) async fn remove(ctx: &Ctx, name: &str, force: bool) -> Result<Vec<Del
     }
     let last = going.len() == all.len();
     if last {
-        check_unused(ctx, image.id.as_str(), &short, by_name.as_ref(), force)?;
+        check_unused(ctx, image.id.as_str(), &short, by_name.as_ref().map(|_| name), force)?;
     }
     let mut done = Vec::new();
     for record in &going {
@@ -68,20 +68,13 @@ fn in_use<'a>(ctx: &'a Ctx, id: &'a str) -> impl Iterator<Item = (String, bool)>
     })
 }
 
-fn check_unused(
-    ctx: &Ctx,
-    id: &str,
-    short: &str,
-    by_name: Option<&Reference>,
-    force: bool,
-) -> Result<(), Error> {
+fn check_unused(ctx: &Ctx, id: &str, short: &str, by_name: Option<&str>, force: bool) -> Result<(), Error> {
     for (container, running) in in_use(ctx, id) {
         let container = &container[..12];
         let text = match (by_name, running) {
             (Some(name), _) if !force => format!(
-                "conflict: unable to remove repository reference \"{}\" (must force) - container {container} is using \
-                 its referenced image {short}",
-                name.familiar()
+                "conflict: unable to remove repository reference \"{name}\" (must force) - container {container} is using \
+                 its referenced image {short}"
             ),
             (None, true) => format!(
                 "conflict: unable to delete {short} (cannot be forced) - image is being used by running container \

@@ -1,11 +1,11 @@
-//! `/_ping`, `/version`, `/info`, `/events`, `/auth`
+//! `/_ping`, `/version`, `/info`, `/events`, `/auth`, and that there are no plugins
 
 use crate::containers::state::Status;
 use crate::error::Error;
 use crate::http::{JsonBody, Params, ok, stream};
 use crate::{Shared, events, server};
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, PRAGMA};
@@ -27,6 +27,7 @@ pub(crate) fn router() -> Router<Shared> {
         .route("/info", get(info))
         .route("/events", get(follow_events))
         .route("/auth", post(log_in))
+        .route("/plugins/{name}/json", get(inspect_plugin))
 }
 
 /// Checks credentials at their registry; the client keeps them.
@@ -37,6 +38,11 @@ async fn log_in(
     crate::registry::log_in(body.required()?, &ctx.config.insecure_registries).await?;
     let status = "Login Succeeded".to_owned();
     Ok(ok(&proto::docker::image::AuthResponse { identity_token: String::new(), status }))
+}
+
+/// `docker inspect NAME` asks every kind of object in turn and goes on only after 404.
+async fn inspect_plugin(Path(name): Path<String>) -> Result<Response, Error> {
+    Err(Error::not_found(format!("plugin \"{name}\" not found")))
 }
 
 async fn ping(method: Method) -> Response {
