@@ -3,6 +3,7 @@
 pub mod bins;
 pub mod bundle;
 pub mod containerd_lite;
+pub mod engine;
 pub mod leaks;
 pub mod oci;
 pub mod runtime;

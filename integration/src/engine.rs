@@ -1,0 +1,357 @@
+//! A gantryd of one's own: folders in a temporary directory, bridge and published ports in a network namespace
+//! that only it and its containers see. The driver is the real `docker` command.
+
+use crate::containerd_lite::wait_for;
+use crate::{bins, leaks, oci};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// What the image of [`Engine::start`] is called.
+pub const IMAGE: &str = "busybox";
+/// Seconds after which any command is killed: a test fails, it does not hang.
+const DEADLINE: &str = "60";
+/// Applets that the tests use beyond those of [`oci::busybox`].
+const MORE_APPLETS: [&str; 21] = [
+    "wc",
+    "nc",
+    "ping",
+    "ip",
+    "wget",
+    "stty",
+    "env",
+    "pwd",
+    "mount",
+    "df",
+    "grep",
+    "tail",
+    "sha256sum",
+    "tty",
+    "hostname",
+    "mkdir",
+    "mkfifo",
+    "stat",
+    "date",
+    "dd",
+    "usleep",
+];
+
+pub struct Engine {
+    /// The cgroup above all its containers.
+    cgroup: String,
+    dir: tempfile::TempDir,
+    /// Holds the network namespace while no daemon runs.
+    holder: Child,
+    daemon: Option<Child>,
+    docker: PathBuf,
+    arguments: Vec<String>,
+}
+
+/// How a command ended and what it wrote.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    fn from(output: Output) -> Ran {
+        Ran {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// The exit code, and a part of what is said to standard error.
+    #[track_caller]
+    pub fn fails(&self, code: i32, part: &str) {
+        assert_eq!(self.code, code, "{self:?}");
+        assert!(self.stderr.contains(part), "{part:?} is not in {self:?}");
+    }
+}
+
+impl Engine {
+    /// Starts one that has the busybox image; none, said aloud, where the docker command is missing.
+    pub fn start() -> Option<Engine> {
+        Engine::start_with(&[])
+    }
+
+    pub fn start_with(arguments: &[&str]) -> Option<Engine> {
+        let Some(docker) = bins::on_path("docker") else {
+            eprintln!("SKIPPED: the docker command is not installed");
+            return None;
+        };
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let cgroup = format!("gte{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        // Short: socket paths are limited.
+        let dir = tempfile::Builder::new().prefix("gte").tempdir_in("/tmp").expect("a temporary folder");
+        let mut holder = Command::new("unshare");
+        holder.args(["--net", "sh", "-c", "ip link set lo up && echo ready && exec sleep 3600"]);
+        let mut holder = holder.stdout(Stdio::piped()).spawn().expect("start unshare");
+        let mut ready = [0; 6];
+        let stdout = holder.stdout.as_mut().expect("it is piped");
+        std::io::Read::read_exact(stdout, &mut ready).expect("a network namespace");
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let mut engine = Engine { cgroup, dir, holder, daemon: None, docker, arguments };
+        engine.launch();
+        let archive = engine.path("image.tar");
+        let mut layer = oci::busybox();
+        layer.extend(
+            MORE_APPLETS
+                .map(|name| oci::Entry::Link(Box::leak(format!("bin/{name}").into_boxed_str()), "busybox")),
+        );
+        oci::write_image(&archive, "docker.io/library/busybox:latest", &[layer]);
+        engine.ok(&["load", "-q", "-i", archive.to_str().expect("a plain path")]);
+        Some(engine)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.path("g.sock")
+    }
+
+    /// Starts the daemon and returns when it answers.
+    pub fn launch(&mut self) {
+        assert!(self.daemon.is_none(), "it is running");
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path("log"));
+        let mut command = self.in_netns();
+        command.arg(bins::path("gantryd"));
+        command.arg("--data-root").arg(self.path("data")).arg("--exec-root").arg(self.path("exec"));
+        command.arg("--pidfile").arg(self.path("pid")).arg("--config-file").arg(self.path("daemon.json"));
+        command.arg("--host").arg(format!("unix://{}", self.socket().display()));
+        command.arg("--cgroup-parent").arg(format!("/{}", self.cgroup)).args(&self.arguments);
+        if !self.path("daemon.json").exists() {
+            std::fs::write(self.path("daemon.json"), "{}").expect("write daemon.json");
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.expect("open the log"));
+        self.daemon = Some(command.spawn().expect("start gantryd"));
+        wait_for(
+            || self.docker(&["version"]).code == 0,
+            || format!("gantryd does not answer:\n{}", self.log()),
+        );
+    }
+
+    /// A command in the network namespace of the daemon; the program is its first argument. `nsenter` becomes the
+    /// program, so that the pid is the program's.
+    pub fn in_netns(&self) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", self.holder.id()));
+        command
+    }
+
+    /// The end of the daemon's log.
+    pub fn log(&self) -> String {
+        let log = std::fs::read_to_string(self.path("log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(25)..].join("\n")
+    }
+
+    /// SIGKILL to gantryd.
+    pub fn kill_gantryd(&mut self) {
+        let mut daemon = self.daemon.take().expect("it is running");
+        daemon.kill().expect("kill gantryd");
+        daemon.wait().expect("wait for gantryd");
+    }
+
+    /// SIGKILL to containerd-lite.
+    pub fn kill_containerd(&self) {
+        for (pid, command) in self.processes() {
+            if command.split(' ').next().is_some_and(|program| program.ends_with("/containerd-lite")) {
+                kill(pid);
+            }
+        }
+    }
+
+    /// The docker command, prepared.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("timeout");
+        command.args(["--kill-after=2", DEADLINE]).arg(&self.docker);
+        command.env("DOCKER_HOST", format!("unix://{}", self.socket().display()));
+        command.env("DOCKER_CONFIG", self.path("config")).args(arguments);
+        command
+    }
+
+    pub fn docker(&self, arguments: &[&str]) -> Ran {
+        Ran::from(self.command(arguments).stdin(Stdio::null()).output().expect("run docker"))
+    }
+
+    /// The same, which must succeed; its standard output without the last end of line.
+    #[track_caller]
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let ran = self.docker(arguments);
+        assert_eq!(ran.code, 0, "docker {arguments:?}: {ran:?}\n{}", self.log());
+        ran.stdout.trim_end_matches('\n').to_owned()
+    }
+
+    /// With this on its standard input.
+    pub fn docker_with_input(&self, arguments: &[&str], input: Vec<u8>) -> Output {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("run docker");
+        let mut stdin = child.stdin.take().expect("it is piped");
+        // The program may end before it has read all of it.
+        let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
+        let output = child.wait_with_output().expect("run docker");
+        writer.join().expect("the writer ends");
+        output
+    }
+
+    /// One field of `docker inspect`.
+    pub fn inspect(&self, name: &str, field: &str) -> String {
+        self.ok(&["inspect", "--format", &format!("{{{{{field}}}}}"), name])
+    }
+
+    pub fn wait_inspect(&self, name: &str, field: &str, value: &str) {
+        wait_for(
+            || {
+                self.docker(&["inspect", "--format", &format!("{{{{{field}}}}}"), name]).stdout.trim()
+                    == value
+            },
+            || format!("{field} of {name} is not {value}: {}\n{}", self.inspect(name, field), self.log()),
+        );
+    }
+
+    /// A request to the API as text; the status and the body.
+    pub fn request(&self, head: &str, body: &[u8]) -> (u16, String) {
+        use std::io::Read;
+        let mut stream = std::os::unix::net::UnixStream::connect(self.socket()).expect("connect");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("set a deadline");
+        let head =
+            format!("{head}\r\nHost: gantry\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+        stream.write_all(head.as_bytes()).expect("send");
+        // A body that is too long may be refused before it was read.
+        let _ = stream.write_all(body);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned();
+        (status, body)
+    }
+
+    /// Processes that name this engine's folder, apart from gantryd itself.
+    pub fn processes(&self) -> Vec<(i32, String)> {
+        let own = self.daemon.as_ref().map_or(0, |daemon| daemon.id() as i32);
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc").expect("read /proc").flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+                continue;
+            };
+            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command).replace('\0', " ");
+            let cwd = std::fs::read_link(entry.path().join("cwd")).unwrap_or_default();
+            if pid != own && (command.contains(self.mark()) || cwd.starts_with(self.dir.path())) {
+                found.push((pid, command));
+            }
+        }
+        found
+    }
+
+    fn mark(&self) -> &str {
+        self.dir.path().to_str().expect("a plain path")
+    }
+
+    /// Removes every container and fails when anything of one is left.
+    pub fn assert_nothing_left(&self) {
+        let all = self.ok(&["ps", "-aq"]);
+        if !all.is_empty() {
+            let mut arguments = vec!["rm", "-f", "-v"];
+            arguments.extend(all.lines());
+            self.ok(&arguments);
+        }
+        wait_for(|| self.left().is_empty(), || format!("left behind: {:#?}\n{}", self.left(), self.log()));
+    }
+
+    fn left(&self) -> Vec<String> {
+        let mut left: Vec<String> = self
+            .processes()
+            .into_iter()
+            .filter(|(_, command)| {
+                !command.split(' ').next().is_some_and(|name| name.ends_with("containerd-lite"))
+            })
+            .map(|(pid, command)| format!("process {pid} {command}"))
+            .collect();
+        let of_containers = |text: &&String| {
+            // The parent cgroup itself stays, as dockerd's does; what was bound to make exec-root a mount is no
+            // container's.
+            !text.ends_with(&format!("/{}", self.cgroup)) && !text.contains("/exec/netns - ")
+        };
+        let marks = [&format!("/{}/", self.cgroup)[..], self.mark()];
+        left.extend(leaks::find(&marks).iter().filter(of_containers).cloned());
+        for folder in ["exec/netns", "exec/containers", "exec/rung/gantry", "data/containers"] {
+            let entries = std::fs::read_dir(self.path(folder)).into_iter().flatten().flatten();
+            left.extend(entries.map(|entry| format!("file {}", entry.path().display())));
+        }
+        let links = self.in_netns().args(["ip", "-o", "link"]).output().expect("list links");
+        let links = String::from_utf8_lossy(&links.stdout).into_owned();
+        left.extend(links.lines().filter(|link| link.contains("veth")).map(|link| format!("link {link}")));
+        left
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            let pid = rustix::process::Pid::from_child(&daemon);
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            let _ = daemon.wait();
+        }
+        self.kill_containerd();
+        // What a failed test leaves: containers by their shim, which ends with them.
+        for (pid, _) in self.processes() {
+            let list =
+                std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+            list.split_whitespace().filter_map(|pid| pid.parse().ok()).for_each(kill);
+            kill(pid);
+        }
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+        let table = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        for point in table.lines().rev().filter_map(|line| line.split(' ').nth(1)) {
+            if Path::new(point).starts_with(self.dir.path()) {
+                let _ = rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH);
+            }
+        }
+        remove_cgroups(Path::new("/sys/fs/cgroup"), &self.cgroup);
+    }
+}
+
+/// The parent cgroup in each hierarchy, with what a failed test left in it.
+fn remove_cgroups(root: &Path, name: &str) {
+    let hierarchies = std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+    for parent in hierarchies.chain([root.to_owned()]).map(|hierarchy| hierarchy.join(name)) {
+        for entry in std::fs::read_dir(&parent).into_iter().flatten().flatten() {
+            let _ = std::fs::remove_dir(entry.path());
+        }
+        let _ = std::fs::remove_dir(parent);
+    }
+}
+
+fn kill(pid: i32) {
+    if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+}
+
+/// Waits for a child until the deadline, then kills it.
+pub fn wait_child(child: &mut Child, patience: Duration) -> Option<i32> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match child.try_wait().expect("wait for a child") {
+            Some(status) => return status.code(),
+            None if Instant::now() > deadline => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return None;
+            }
+            None => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
