@@ -1,0 +1,150 @@
+//! SIGKILL of gantryd, of containerd-lite and of both, at the wrong moments: no container is lost or killed, no line of
+//! a log is missing or doubled, exit codes are right and nothing is left over.
+
+use integration::containerd_lite::wait_for;
+use integration::engine::{Engine, IMAGE, wait_child};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+/// Who is killed.
+#[derive(Clone, Copy, Debug)]
+enum Victims {
+    Engine,
+    Manager,
+    Both,
+}
+
+const ALL: [Victims; 3] = [Victims::Engine, Victims::Manager, Victims::Both];
+/// Moments after the command was given, in milliseconds: before, within and after the work of a start or an exec.
+const MOMENTS: [u64; 4] = [5, 25, 60, 150];
+
+impl Victims {
+    /// Kills, and starts again what does not start again by itself.
+    fn kill_and_restart(self, engine: &mut Engine) {
+        if !matches!(self, Victims::Manager) {
+            engine.kill_gantryd();
+        }
+        if !matches!(self, Victims::Engine) {
+            engine.kill_containerd();
+        }
+        match self {
+            Victims::Manager => {
+                // Images are asked of containerd-lite, not of the engine's memory.
+                wait_for(|| engine.docker(&["images"]).code == 0, || format!("no answer:\n{}", engine.log()));
+            }
+            _ => engine.launch(),
+        }
+    }
+}
+
+/// The time of a moment is what is tested here, so it is slept, not waited for.
+fn moment(milliseconds: u64) {
+    std::thread::sleep(Duration::from_millis(milliseconds));
+}
+
+/// `line 1` to `line COUNT`, each once and in order.
+#[track_caller]
+fn assert_lines(engine: &Engine, name: &str, count: usize, when: &str) {
+    let text = engine.ok(&["logs", name]);
+    let mut lines = text.lines();
+    for number in 1..=count {
+        assert_eq!(lines.next(), Some(&*format!("line {number}")), "{when}\n{}", engine.log());
+    }
+    assert_eq!(lines.next(), None, "{when}: more than was written");
+}
+
+fn writer(count: usize) -> String {
+    format!("i=1; while [ $i -le {count} ]; do echo line $i; i=$((i+1)); done; exit 7")
+}
+
+#[test]
+fn two_hundred_thousand_lines_while_both_daemons_are_down() {
+    const COUNT: usize = 200_000;
+    let Some(mut engine) = Engine::start() else { return };
+    let shared = engine.path("shared");
+    std::fs::create_dir(&shared).unwrap();
+    let mount = format!("{}:/shared", shared.display());
+    let program = format!("while [ ! -e /shared/go ]; do usleep 10000; done; {}", writer(COUNT));
+    engine.ok(&["run", "-d", "--name", "writer", "-v", &mount, IMAGE, "sh", "-c", &program]);
+    let pid = engine.inspect("writer", ".State.Pid");
+    engine.kill_gantryd();
+    engine.kill_containerd();
+    std::fs::write(shared.join("go"), "").unwrap();
+    // Its shim reaps it, so the process is gone when it has ended.
+    let process = format!("/proc/{pid}");
+    wait_for(|| !Path::new(&process).exists(), || "the container does not end".to_owned());
+    engine.launch();
+    engine.wait_inspect("writer", ".State.Status", "exited");
+    assert_eq!(engine.inspect("writer", ".State.ExitCode"), "7");
+    assert_lines(&engine, "writer", COUNT, "both down");
+    engine.assert_nothing_left();
+}
+
+#[test]
+fn a_writer_that_ends_loses_no_line() {
+    const COUNT: usize = 6000;
+    let Some(mut engine) = Engine::start() else { return };
+    for victims in ALL {
+        for milliseconds in MOMENTS {
+            let when = format!("{victims:?} after {milliseconds} ms");
+            engine.ok(&["run", "-d", "--name", "writer", IMAGE, "sh", "-c", &writer(COUNT)]);
+            moment(milliseconds);
+            victims.kill_and_restart(&mut engine);
+            engine.wait_inspect("writer", ".State.Status", "exited");
+            assert_eq!(engine.inspect("writer", ".State.ExitCode"), "7", "{when}");
+            assert_lines(&engine, "writer", COUNT, &when);
+            engine.ok(&["rm", "writer"]);
+        }
+    }
+    engine.assert_nothing_left();
+}
+
+#[test]
+fn a_start_cut_short_is_whole_or_absent() {
+    let Some(mut engine) = Engine::start() else { return };
+    for victims in ALL {
+        for milliseconds in MOMENTS {
+            let when = format!("{victims:?} after {milliseconds} ms");
+            let mut run = engine.command(&["run", "-d", "--name", "started", IMAGE, "sleep", "600"]);
+            let run = run.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            let mut run = run.spawn().unwrap();
+            moment(milliseconds);
+            victims.kill_and_restart(&mut engine);
+            let code = wait_child(&mut run, Duration::from_secs(30));
+            let state = engine.docker(&["inspect", "--format", "{{.State.Status}}", "started"]);
+            match (code, state.stdout.trim()) {
+                // A client that was told it runs, or whose container came up, has a container to work with.
+                (_, "running") => assert_eq!(engine.ok(&["exec", "started", "echo", "in"]), "in", "{when}"),
+                (Some(0), other) => {
+                    panic!("{when}: the client was told it runs, but it is {other:?}\n{}", engine.log())
+                }
+                _ => {}
+            }
+            engine.docker(&["rm", "-f", "started"]);
+            assert_eq!(engine.ok(&["ps", "-aq"]), "", "{when}");
+        }
+    }
+    engine.assert_nothing_left();
+}
+
+#[test]
+fn a_container_is_not_harmed_by_an_exec_cut_short() {
+    let Some(mut engine) = Engine::start() else { return };
+    engine.ok(&["run", "-d", "--name", "box", IMAGE, "sleep", "600"]);
+    let pid = engine.inspect("box", ".State.Pid");
+    for victims in ALL {
+        for milliseconds in MOMENTS {
+            let when = format!("{victims:?} after {milliseconds} ms");
+            let mut exec = engine.command(&["exec", "box", "sh", "-c", "usleep 50000; echo done"]);
+            let exec = exec.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            let mut exec = exec.spawn().unwrap();
+            moment(milliseconds);
+            victims.kill_and_restart(&mut engine);
+            wait_child(&mut exec, Duration::from_secs(30));
+            assert_eq!(engine.inspect("box", ".State.Pid"), pid, "{when}");
+            assert_eq!(engine.ok(&["exec", "box", "echo", "in"]), "in", "{when}");
+        }
+    }
+    engine.assert_nothing_left();
+}
