@@ -162,6 +162,14 @@ async fn settle(
 ) -> Result<(), Error> {
     let operation = container.operation.lock().await;
     let (record, live) = container.look();
+    // The list is older than the lock: a start that held it meanwhile has made a task that the list does not have. So
+    // whatever would take a container down is decided by what its task is now.
+    let agrees = |task: &Option<Process>| match task.as_ref().map(Process::status) {
+        Some(Status::Running | Status::Paused | Status::Pausing) => record.run.is_some(),
+        None => record.run.is_none(),
+        _ => false,
+    };
+    let task = if agrees(&task) { task } else { ctx.containerd.get_process(&container.id, "").await? };
     let status = task.as_ref().map(Process::status);
     match (task, status) {
         (Some(task), Some(Status::Stopped)) => {
@@ -184,6 +192,10 @@ async fn settle(
         }
         (Some(task), Some(Status::Paused | Status::Pausing)) if record.run.is_some() => {
             container.set_live(Live::Paused { pid: task.pid });
+        }
+        (Some(_), Some(Status::Unknown)) => {
+            // Its shim does not answer in time. Nothing is known of it, so nothing is done to it.
+            tracing::warn!(container = container.id, "the state of its task is not known");
         }
         (Some(_), _) => {
             // Created and not started, or up without being wanted up: a start that was cut short.

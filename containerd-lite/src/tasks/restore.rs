@@ -170,7 +170,9 @@ fn find(binary: &Path, bundle: &Bundle) -> Vec<(bool, OwnedFd)> {
         };
         let serves = || {
             let arguments = std::fs::read(entry.path().join("cmdline")).ok()?;
-            let starting = serves_bundle(&arguments, binary, bundle)?;
+            // A shim that forks instead of executing itself again serves under the arguments of its `start`, but
+            // leads a session of its own.
+            let starting = serves_bundle(&arguments, binary, bundle)? && !leads_session(pid);
             // Another daemon may have a container of the same name: this one's shim sits in this bundle.
             let here = std::fs::read_link(entry.path().join("cwd")).ok()? == bundle.path;
             here.then_some(starting)
@@ -184,6 +186,16 @@ fn find(binary: &Path, bundle: &Bundle) -> Vec<(bool, OwnedFd)> {
         }
     }
     found
+}
+
+/// Whether a process leads its session: fields 1 and 6 of proc_pid_stat(5) are the same. Not by getsid(2): it answers 0
+/// for the session of another pid namespace.
+fn leads_session(pid: Pid) -> bool {
+    let pid = pid.as_raw_nonzero().to_string();
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name before it is in parentheses and may hold anything.
+    let session = stat.rsplit_once(')').and_then(|(_, fields)| fields.split_whitespace().nth(3));
+    session == Some(&*pid)
 }
 
 /// Whether a command line is that of this bundle's shim, and if so, whether it is its `start`.

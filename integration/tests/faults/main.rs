@@ -92,7 +92,7 @@ fn a_writer_that_ends_loses_no_line() {
             moment(milliseconds);
             victims.kill_and_restart(&mut engine);
             engine.wait_inspect("writer", ".State.Status", "exited");
-            assert_eq!(engine.inspect("writer", ".State.ExitCode"), "7", "{when}");
+            assert_eq!(engine.inspect("writer", ".State.ExitCode"), "7", "{when}\n{}", engine.log());
             assert_lines(&engine, "writer", COUNT, &when);
             engine.ok(&["rm", "writer"]);
         }
