@@ -52,6 +52,22 @@ impl Failure {
     }
 }
 
+/// What a shell shows of a program that SIGPIPE ended: 128 and the signal.
+const CLOSED_PIPE: i32 = 141;
+
+/// `gantry ps | head -1` is no failure to speak of. The signal itself stays ignored: a connection that the engine closes
+/// is an error to be handled, not our end. So it is the panic of a print to a closed pipe that ends the program.
+pub(crate) fn quietly_on_a_closed_pipe() {
+    let speak = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload_as_str().unwrap_or_default();
+        if text.contains("Broken pipe") {
+            std::process::exit(CLOSED_PIPE);
+        }
+        speak(panic);
+    }));
+}
+
 /// docker reads the exit code of a container that could not be started out of the error text.
 fn run_code(message: &str) -> u8 {
     let has = |texts: &[&str]| texts.iter().any(|text| message.contains(text));

@@ -33,6 +33,7 @@ use std::process::ExitCode;
 
 /// Runs one command line, the program's name included.
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
+    exit::quietly_on_a_closed_pipe();
     let command = match args::parse(arguments) {
         Ok(command) => command,
         Err(refused) => return refused.report(),
