@@ -51,10 +51,11 @@ missing=()
 while read -r program package; do
     command -v "$program" >/dev/null || missing+=("$package")
 done < <(wanted)
-# The one program that may also come without its own package, as a link to another.
-if ! dpkg-query -W -f '${db:Status-Status}' busybox-static 2>/dev/null | grep -qx installed; then
-    missing+=(busybox-static)
-fi
+# What no program's presence tells: busybox may be a link to another, and a compiler may come without the C library's
+# files to link with (gcc only recommends them).
+for package in busybox-static libc6-dev; do
+    dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
+done
 [ ${#missing[@]} -gt 0 ] || exit 0
 
 command -v apt-get >/dev/null || say "these packages are missing and there is no apt-get to install them: ${missing[*]}"

@@ -2,6 +2,7 @@
 //! that only it and its containers see. The driver is the real `docker` command.
 
 use crate::containerd_lite::wait_for;
+use crate::terminal::Terminal;
 use crate::{bins, leaks, oci};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -181,6 +182,18 @@ impl Engine {
         command.env("DOCKER_HOST", format!("unix://{}", self.socket().display()));
         command.env("DOCKER_CONFIG", self.path("config")).args(arguments);
         command
+    }
+
+    /// The docker command in a terminal of 33 rows and 77 columns.
+    pub fn in_terminal(&self, arguments: &[&str]) -> Terminal {
+        let plain = self.command(arguments);
+        let mut command = Command::new(plain.get_program());
+        // Otherwise `timeout` takes its child out of the group that may read from the terminal.
+        command.arg("--foreground").args(plain.get_args());
+        for (name, value) in plain.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        Terminal::run(&command, (33, 77))
     }
 
     pub fn docker(&self, arguments: &[&str]) -> Ran {

@@ -7,3 +7,4 @@ pub mod engine;
 pub mod leaks;
 pub mod oci;
 pub mod runtime;
+pub mod terminal;

@@ -2,7 +2,6 @@
 
 use super::{Engine, IMAGE};
 use integration::oci;
-use std::time::Duration;
 
 #[test]
 fn a_hundred_megabytes_pass_unchanged() {
@@ -33,42 +32,62 @@ fn both_streams_stay_apart() {
     engine.assert_nothing_left();
 }
 
-/// Runs docker in a terminal: `script` makes one and passes on what is typed.
-fn typed(engine: &Engine, command: &str, keys: &[(u64, &str)]) -> String {
-    use std::io::Write;
-    let mut child = engine.command(&[]);
-    let environment: Vec<_> = child.get_envs().map(|(k, v)| (k.to_owned(), v.unwrap().to_owned())).collect();
-    child = std::process::Command::new("timeout");
-    child.args(["--kill-after=2", "30", "script", "-qec", command, "/dev/null"]).envs(environment);
-    child.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
-    let mut child = child.spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    for (wait, text) in keys {
-        std::thread::sleep(Duration::from_millis(*wait));
-        stdin.write_all(text.as_bytes()).unwrap();
-    }
-    let output = child.wait_with_output().unwrap();
-    drop(stdin);
-    String::from_utf8_lossy(&output.stdout).into_owned()
+/// Says the terminal's size for as long as it runs.
+const SIZES: &str = "while :; do stty size; usleep 100000; done";
+
+#[test]
+fn a_terminal_has_the_size_of_the_callers_and_follows_it() {
+    let Some(engine) = Engine::start() else { return };
+    let mut run = engine.in_terminal(&["run", "--name", "sized", "-it", IMAGE, "sh", "-c", SIZES]);
+    run.wait_for("33 77");
+    run.resize((20, 50));
+    run.wait_for("20 50");
+    let mut exec = engine.in_terminal(&["exec", "-it", "sized", "sh", "-c", SIZES]);
+    exec.wait_for("33 77");
+    exec.resize((41, 140));
+    exec.wait_for("41 140");
+    // Each has a terminal of its own.
+    run.wait_for("20 50");
+    engine.ok(&["kill", "sized"]);
+    assert_eq!(run.finish().0, 137);
+    assert_eq!(exec.finish().0, 137);
+    engine.assert_nothing_left();
 }
 
 #[test]
-fn a_terminal_works() {
+fn keys_reach_the_container() {
     let Some(engine) = Engine::start() else { return };
-    let size = typed(
-        &engine,
-        "stty rows 33 cols 77; docker run --rm -it busybox sh -c 'usleep 500000; stty size'",
-        &[],
-    );
-    assert!(size.contains("33 77"), "{size}");
+    let mut shell = engine.in_terminal(&["run", "--rm", "-it", IMAGE, "sh"]);
+    shell.wait_for("#");
+    shell.keys("echo typed-$((40+2))\r");
+    shell.wait_for("typed-42");
+    // Ctrl-D is the end of input once the shell's line editor is back.
+    shell.wait_for("#");
+    shell.keys("\u{4}");
+    assert_eq!(shell.finish().0, 0);
     // Ctrl-C is a key of the container's terminal.
-    let code = typed(
-        &engine,
-        "docker run --name interrupted -it busybox sh -c 'trap \"exit 7\" INT; sleep 600'",
-        &[(2500, "\u{3}")],
-    );
-    assert_eq!(engine.inspect("interrupted", ".State.ExitCode"), "7", "{code}");
-    typed(&engine, "docker run --name left -it busybox sleep 600", &[(2500, "\u{10}"), (50, "\u{11}")]);
+    let script = "trap 'exit 7' INT; echo ready; while :; do usleep 50000; done";
+    let mut interrupted = engine.in_terminal(&["run", "--rm", "-it", IMAGE, "sh", "-c", script]);
+    interrupted.wait_for("ready");
+    interrupted.keys("\u{3}");
+    assert_eq!(interrupted.finish().0, 7);
+    engine.assert_nothing_left();
+}
+
+#[test]
+fn detach_keys_leave_it_running() {
+    let Some(engine) = Engine::start() else { return };
+    let script = "echo ready; while read line; do echo got $line; done";
+    let mut run = engine.in_terminal(&["run", "--name", "left", "-it", IMAGE, "sh", "-c", script]);
+    run.wait_for("ready");
+    run.keys("\u{10}\u{11}");
+    assert_eq!(run.finish().0, 0);
+    assert_eq!(engine.inspect("left", ".State.Running"), "true");
+    let mut attached = engine.in_terminal(&["attach", "--detach-keys", "ctrl-a,x", "left"]);
+    attached.keys("again\r");
+    attached.wait_for("got again");
+    attached.keys("\u{1}x");
+    attached.finish();
     assert_eq!(engine.inspect("left", ".State.Running"), "true");
     engine.assert_nothing_left();
 }
