@@ -124,6 +124,11 @@ enum DeleteStage {
 }
 
 impl Process {
+    /// The runtime's create or exec has succeeded.
+    pub(crate) fn exists(&self) -> bool {
+        self.pid != 0
+    }
+
     fn is_init(&self) -> bool {
         self.exec_id.is_empty()
     }

@@ -109,7 +109,10 @@ fn poll(
             fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
             sources.push(Source::Console(*handle));
         }
-        for (index, output) in process.io.outputs.iter().enumerate() {
+        // Until the runtime's create or exec has succeeded, what comes through the pipes is its own complaint, which
+        // reaches the caller as the error of the call and is no output of the container.
+        let outputs = if process.exists() { &process.io.outputs[..] } else { &[] };
+        for (index, output) in outputs.iter().enumerate() {
             for interest in output.interest() {
                 let (fd, flags) = match interest {
                     Interest::Source(fd) => (fd, PollFlags::IN),
