@@ -223,7 +223,9 @@ fn look_up(name: &str, environment: &[String]) -> Result<String> {
         return match executable(name) {
             Ok(true) => Ok(name.to_owned()),
             Ok(false) => Err(refuse("permission denied")),
-            Err(error) if error.raw_os_error() == Some(libc::EISDIR) => Err(refuse("is a directory")),
+            Err(error) if error.raw_os_error() == Some(libc::EISDIR) => {
+                Err(refuse("is a directory: permission denied"))
+            }
             Err(error) => Err(refuse(&format!("stat {name}: {}", sys::errno_text(&error)))),
         };
     }
@@ -276,7 +278,7 @@ mod tests {
             ("no-such-program", "exec: \"no-such-program\": executable file not found in $PATH"),
             ("/no/such", "no such file or directory"),
             ("/etc/passwd", "permission denied"),
-            ("/etc", "is a directory"),
+            ("/etc", "is a directory: permission denied"),
         ] {
             let error = look_up(name, &path).expect_err(name).to_string();
             assert!(error.contains(words), "{error}");
