@@ -209,10 +209,7 @@ async fn settle(
         }
     }
     drop(operation);
-    if first {
-        after_engine_start(ctx, container).await?;
-    }
-    Ok(())
+    follow_up(ctx, container, first).await
 }
 
 fn mark_started(ctx: &Ctx, id: &str) {
@@ -260,15 +257,12 @@ async fn lost(
     Ok(())
 }
 
-/// `--rm` and restart policies of containers that are down when the engine starts; execs of those that are up.
-async fn after_engine_start(ctx: &Shared, container: &Arc<Container>) -> Result<(), Error> {
-    if ctx.view.by_id(&container.id).is_none() {
-        return Ok(());
-    }
+/// What follows from a container's state: `--rm` also where containerd was away when its exit was recorded; when the
+/// engine starts, restart policies of those that are down and the execs of those that are up.
+async fn follow_up(ctx: &Shared, container: &Arc<Container>, first: bool) -> Result<(), Error> {
     let (record, live) = container.look();
-    if live.is_up() {
+    if live.is_up() && first {
         exec::adopt(ctx, container).await;
-        return Ok(());
     }
     if live != Live::Down {
         return Ok(());
@@ -276,9 +270,12 @@ async fn after_engine_start(ctx: &Shared, container: &Arc<Container>) -> Result<
     let has_run = record.last.as_ref().is_some_and(|last| last.started_at.is_some());
     if record.host_config.auto_remove && has_run {
         let _operation = container.operation.lock().await;
-        return remove::remove_held(ctx, container, true).await;
+        if container.live() == Live::Down && ctx.view.by_id(&container.id).is_some() {
+            remove::remove_held(ctx, container, true).await?;
+        }
+        return Ok(());
     }
-    if restart::at_engine_start(&record) {
+    if first && ctx.view.by_id(&container.id).is_some() && restart::at_engine_start(&record) {
         container.set_live(Live::Restarting);
         restart::schedule(ctx.clone(), container.clone(), Duration::ZERO);
     }
