@@ -67,15 +67,27 @@ impl Terminal {
     /// Waits until this is written, after what was waited for before.
     #[track_caller]
     pub fn wait_for(&mut self, text: &str) {
-        let deadline = Instant::now() + PATIENCE;
+        assert!(self.writes_within(text, PATIENCE), "{text:?} was not written: {:?}", self.end());
+    }
+
+    /// The same, but tells whether it was.
+    pub fn writes_within(&mut self, text: &str, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
         loop {
             if let Some(at) = self.written[self.seen..].find(text) {
                 self.seen += at + text.len();
-                return;
+                return true;
             }
-            assert!(Instant::now() < deadline, "{text:?} was not written: {:?}", self.written);
-            assert!(self.read(), "it ended without {text:?}: {:?}", self.written);
+            if Instant::now() > deadline || !self.read() {
+                return false;
+            }
         }
+    }
+
+    /// The last of what was written.
+    fn end(&self) -> &str {
+        let from = self.written.len().saturating_sub(2000);
+        self.written.get(from..).unwrap_or(&self.written)
     }
 
     /// Waits for its end: the exit code, and all that was written.
@@ -83,7 +95,7 @@ impl Terminal {
     pub fn finish(mut self) -> (i32, String) {
         let deadline = Instant::now() + PATIENCE;
         while self.read() {
-            assert!(Instant::now() < deadline, "it does not end: {:?}", self.written);
+            assert!(Instant::now() < deadline, "it does not end: {:?}", self.end());
         }
         let code = wait_child(&mut self.child, PATIENCE).expect("it ends");
         (code, std::mem::take(&mut self.written))

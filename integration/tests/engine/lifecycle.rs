@@ -13,7 +13,10 @@ fn exit_codes_are_dockers() {
     engine.ok(&["create", "--name", "taken", IMAGE]);
     run(&["--name", "taken", IMAGE, "true"]).fails(125, "The container name \"/taken\" is already in use");
     run(&[IMAGE, "/etc"]).fails(126, "is a directory");
-    run(&[IMAGE, "no-such-program"]).fails(127, "executable file not found in $PATH");
+    let missing = run(&[IMAGE, "no-such-program"]);
+    missing.fails(127, "executable file not found in $PATH");
+    // What the runtime writes to the streams it was given for the container is not the container's output.
+    assert!(missing.stderr.starts_with("docker: Error response from daemon: "), "{missing:?}");
     engine.ok(&["run", "-d", "--name", "killed", IMAGE, "sleep", "600"]);
     engine.ok(&["kill", "killed"]);
     assert_eq!(engine.ok(&["wait", "killed"]), "137");

@@ -32,15 +32,7 @@ fn logs() {
     assert_eq!(engine.ok(&["logs", "-f", "slow"]), "1\n2\n3\n4\n5");
 
     // Longer than one record of the log: joined again.
-    engine.ok(&[
-        "run",
-        "--name",
-        "long",
-        IMAGE,
-        "sh",
-        "-c",
-        "head -c 50000 /dev/zero | od >/dev/null 2>&1; printf '%050000d\\n' 7",
-    ]);
+    engine.ok(&["run", "--name", "long", IMAGE, "sh", "-c", "printf '%050000d\\n' 7"]);
     let long = engine.ok(&["logs", "long"]);
     assert_eq!(long.len(), 50000);
     engine.assert_nothing_left();

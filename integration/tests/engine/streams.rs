@@ -2,6 +2,8 @@
 
 use super::{Engine, IMAGE};
 use integration::oci;
+use integration::terminal::Terminal;
+use std::time::Duration;
 
 #[test]
 fn a_hundred_megabytes_pass_unchanged() {
@@ -35,17 +37,27 @@ fn both_streams_stay_apart() {
 /// Says the terminal's size for as long as it runs.
 const SIZES: &str = "while :; do stty size; usleep 100000; done";
 
+/// The docker command listens to its window only some time after the container was started.
+#[track_caller]
+fn resize_until_seen(terminal: &mut Terminal, size: (u16, u16)) {
+    for round in 0..100 {
+        terminal.resize((size.0, size.1 + round % 2));
+        if terminal.writes_within(&format!("{} {}\r", size.0, size.1), Duration::from_secs(1)) {
+            return;
+        }
+    }
+    panic!("the new size is not seen");
+}
+
 #[test]
 fn a_terminal_has_the_size_of_the_callers_and_follows_it() {
     let Some(engine) = Engine::start() else { return };
     let mut run = engine.in_terminal(&["run", "--name", "sized", "-it", IMAGE, "sh", "-c", SIZES]);
     run.wait_for("33 77");
-    run.resize((20, 50));
-    run.wait_for("20 50");
+    resize_until_seen(&mut run, (20, 50));
     let mut exec = engine.in_terminal(&["exec", "-it", "sized", "sh", "-c", SIZES]);
     exec.wait_for("33 77");
-    exec.resize((41, 140));
-    exec.wait_for("41 140");
+    resize_until_seen(&mut exec, (41, 140));
     // Each has a terminal of its own.
     run.wait_for("20 50");
     engine.ok(&["kill", "sized"]);

@@ -17,7 +17,9 @@ enum Victims {
 
 const ALL: [Victims; 3] = [Victims::Engine, Victims::Manager, Victims::Both];
 /// Moments after the command was given, in milliseconds: before, within and after the work of a start or an exec.
-const MOMENTS: [u64; 4] = [5, 25, 60, 150];
+const MOMENTS: [u64; 6] = [3, 12, 25, 45, 80, 150];
+/// The same around the end of a container, which takes a few milliseconds.
+const ENDING: [u64; 6] = [0, 1, 3, 6, 12, 30];
 
 impl Victims {
     /// Kills, and starts again what does not start again by itself.
@@ -95,6 +97,46 @@ fn a_writer_that_ends_loses_no_line() {
             assert_eq!(engine.inspect("writer", ".State.ExitCode"), "7", "{when}\n{}", engine.log());
             assert_lines(&engine, "writer", COUNT, &when);
             engine.ok(&["rm", "writer"]);
+        }
+    }
+    engine.assert_nothing_left();
+}
+
+/// The container writes and ends on a word from outside, so that the kill falls into its end.
+#[test]
+fn an_exit_in_the_middle_is_known_afterwards() {
+    let Some(mut engine) = Engine::start() else { return };
+    let shared = engine.path("shared");
+    std::fs::create_dir(&shared).unwrap();
+    let mount = format!("{}:/shared", shared.display());
+    // FIFOs: they end at once when the word comes, not at their next look.
+    for name in ["kept", "unkept"] {
+        let (at, mode) = (shared.join(name), rustix::fs::Mode::RWXU);
+        rustix::fs::mknodat(rustix::fs::CWD, &at, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    }
+    let program = |name: &str| format!("echo ready; read word </shared/{name}; {}", writer(100));
+    for victims in ALL {
+        for milliseconds in ENDING {
+            let when = format!("{victims:?} {milliseconds} ms after the word");
+            let run = |name: &str, remove: &str| {
+                let shell = [IMAGE, "sh", "-c", &program(name)];
+                engine.ok(&[&["run", "-d", remove, "--name", name, "-v", &mount], &shell[..]].concat());
+            };
+            run("kept", "--rm=false");
+            run("unkept", "--rm");
+            std::fs::write(shared.join("unkept"), "go\n").unwrap();
+            std::fs::write(shared.join("kept"), "go\n").unwrap();
+            moment(milliseconds);
+            victims.kill_and_restart(&mut engine);
+            engine.wait_inspect("kept", ".State.Status", "exited");
+            assert_eq!(engine.inspect("kept", ".State.ExitCode"), "7", "{when}\n{}", engine.log());
+            let log = engine.ok(&["logs", "kept"]);
+            assert_eq!((log.lines().next(), log.lines().count()), (Some("ready"), 101), "{when}");
+            wait_for(
+                || engine.docker(&["inspect", "unkept"]).code != 0,
+                || format!("{when}: --rm did not remove it\n{}", engine.log()),
+            );
+            engine.ok(&["rm", "kept"]);
         }
     }
     engine.assert_nothing_left();
