@@ -4,6 +4,8 @@
 mod parse;
 mod table;
 
+use std::time::Duration;
+
 use crate::error::{Error, Result};
 use parse::Parsed;
 
@@ -41,6 +43,7 @@ pub(crate) enum Command {
     Update { id: String, options: Box<UpdateOptions> },
     Spec { bundle: String, rootless: bool },
     Features,
+    Events { id: String, interval: Duration, once: bool },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +82,8 @@ pub(crate) struct ExecOptions {
     pub(crate) capabilities: Vec<String>,
     pub(crate) preserve_fds: u32,
     pub(crate) ignore_paused: bool,
+    /// Sub-cgroups: controllers (none: all) and the path.
+    pub(crate) cgroups: Vec<(Vec<String>, String)>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,6 +100,8 @@ pub(crate) struct UpdateOptions {
     pub(crate) cpuset_mems: Option<String>,
     pub(crate) cpu_idle: Option<i64>,
     pub(crate) memory: Option<i64>,
+    pub(crate) kernel_memory: Option<i64>,
+    pub(crate) kernel_memory_tcp: Option<i64>,
     pub(crate) memory_reservation: Option<i64>,
     pub(crate) memory_swap: Option<i64>,
     pub(crate) pids_limit: Option<i64>,
@@ -197,6 +204,14 @@ fn command(name: &str, p: Parsed) -> Result<Command> {
             rootless: p.is_set("rootless"),
         },
         "features" => Command::Features,
+        "events" => Command::Events {
+            id: id(),
+            interval: p.value("interval").map_or(Ok(Duration::from_secs(5)), parse::duration)?,
+            once: p.is_set("stats"),
+        },
+        "checkpoint" | "restore" => {
+            return Err(Error::Unsupported(format!("the command {name} (it needs criu)")));
+        }
         other => return Err(Error::Unsupported(format!("the command {other}"))),
     })
 }
@@ -219,9 +234,6 @@ fn exec_options(p: &Parsed) -> Result<ExecOptions> {
     if command.is_empty() && process.is_none() {
         return Err(Error::invalid("process args cannot be empty: give a command, or --process FILE"));
     }
-    if let Some(path) = p.value("cgroup") {
-        return Err(Error::Unsupported(format!("exec --cgroup {path}")));
-    }
     let additional_gids = p.all("additional-gids").map(parse::id_number).collect::<Result<_>>()?;
     Ok(ExecOptions {
         command,
@@ -241,6 +253,7 @@ fn exec_options(p: &Parsed) -> Result<ExecOptions> {
         capabilities: p.all("cap").map(str::to_owned).collect(),
         preserve_fds: p.number("preserve-fds")?.unwrap_or(0),
         ignore_paused: p.is_set("ignore-paused"),
+        cgroups: p.all("cgroup").map(parse::sub_cgroup).collect::<Result<_>>()?,
     })
 }
 
@@ -263,6 +276,8 @@ fn update_options(p: &Parsed) -> Result<UpdateOptions> {
         cpuset_mems: p.text("cpuset-mems"),
         cpu_idle: p.number("cpu-idle")?,
         memory: p.size("memory")?,
+        kernel_memory: p.size("kernel-memory")?,
+        kernel_memory_tcp: p.size("kernel-memory-tcp")?,
         memory_reservation: p.size("memory-reservation")?,
         memory_swap: p.size("memory-swap")?,
         pids_limit: p.number("pids-limit")?,
@@ -371,6 +386,9 @@ mod tests {
             ("--log-format xml list", "invalid log-format"),
             ("--root / list", "state directory"),
             ("exec c", "process args cannot be empty"),
+            ("exec --cgroup ../x c ls", "sub-cgroup"),
+            ("events --interval 0s c", "interval"),
+            ("checkpoint c", "checkpoint"),
             ("exec --user -1 c ls", "-1"),
             ("exec --user 4294967296 c ls", "4294967296"),
             ("exec --user root c ls", "root"),

@@ -59,9 +59,24 @@ fn validate(spec: &Spec) -> Result<()> {
     }
     let process =
         spec.process.as_ref().ok_or_else(|| Error::invalid("config.json: process must be specified"))?;
+    refuse_other_machines(spec)?;
     validate_process(process)?;
     validate_linux(spec)?;
     devices::validate(&spec.linux.resources.devices)
+}
+
+fn refuse_other_machines(spec: &Spec) -> Result<()> {
+    let sections = [
+        ("solaris", spec.solaris.is_some()),
+        ("windows", spec.windows.is_some()),
+        ("vm", spec.vm.is_some()),
+        ("zos", spec.zos.is_some()),
+        ("freebsd", spec.freebsd.is_some()),
+    ];
+    match sections.iter().find(|(_, present)| *present) {
+        Some((name, _)) => Err(Error::Unsupported(format!("config.json: the section {name:?}"))),
+        None => Ok(()),
+    }
 }
 
 pub(crate) fn validate_process(process: &Process) -> Result<()> {
@@ -84,8 +99,13 @@ pub(crate) fn validate_process(process: &Process) -> Result<()> {
     if let Some(capabilities) = &process.capabilities {
         setup::capabilities::plan(capabilities)?;
     }
-    if process.scheduler.is_some() {
-        return Err(Error::Unsupported("process.scheduler".into()));
+    setup::scheduling::plan(process)?;
+    setup::scheduling::affinity(process.exec_cpu_affinity.as_ref())?;
+    if !process.command_line.is_empty() {
+        return Err(Error::Unsupported("process.commandLine (it is for Windows)".into()));
+    }
+    if !process.user.username.is_empty() {
+        return Err(Error::Unsupported("process.user.username (it is for Windows; give uid and gid)".into()));
     }
     setup::lsm::validate(&process.apparmor_profile, &process.selinux_label)
 }
@@ -107,6 +127,14 @@ fn validate_linux(spec: &Spec) -> Result<()> {
     }
     if linux.intel_rdt.is_some() {
         return Err(Error::Unsupported("linux.intelRdt".into()));
+    }
+    setup::scheduling::first_process(linux.personality.as_ref(), linux.memory_policy.as_ref())?;
+    setup::netdevices::plan(&linux.net_devices)?;
+    if !linux.net_devices.is_empty() && !has("network") {
+        return Err(Error::invalid("linux.netDevices needs a network namespace of the container's own"));
+    }
+    if !linux.mount_label.is_empty() {
+        setup::lsm::validate("", &linux.mount_label).step(|| "linux.mountLabel".into())?;
     }
     setup::sysctl::validate(linux)?;
     refuse_mappings_without_namespace(linux)

@@ -29,6 +29,12 @@ pub(crate) struct Spec {
     pub(crate) annotations: BTreeMap<String, String>,
     #[serde(deserialize_with = "null_default")]
     pub(crate) linux: Linux,
+    // Sections for other kinds of machines, read only to be refused.
+    pub(crate) solaris: Option<serde::de::IgnoredAny>,
+    pub(crate) windows: Option<serde::de::IgnoredAny>,
+    pub(crate) vm: Option<serde::de::IgnoredAny>,
+    pub(crate) zos: Option<serde::de::IgnoredAny>,
+    pub(crate) freebsd: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -53,7 +59,33 @@ pub(crate) struct Process {
     pub(crate) selinux_label: String,
     #[serde(rename = "ioPriority")]
     pub(crate) io_priority: Option<IoPriority>,
-    pub(crate) scheduler: Option<serde::de::IgnoredAny>,
+    pub(crate) scheduler: Option<Scheduler>,
+    #[serde(rename = "execCPUAffinity")]
+    pub(crate) exec_cpu_affinity: Option<CpuAffinity>,
+    #[serde(deserialize_with = "null_default")]
+    pub(crate) command_line: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Scheduler {
+    pub(crate) policy: String,
+    pub(crate) nice: i32,
+    pub(crate) priority: i32,
+    #[serde(deserialize_with = "null_default")]
+    pub(crate) flags: Vec<String>,
+    pub(crate) runtime: u64,
+    pub(crate) deadline: u64,
+    pub(crate) period: u64,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct CpuAffinity {
+    #[serde(deserialize_with = "null_default")]
+    pub(crate) initial: String,
+    #[serde(rename = "final", deserialize_with = "null_default")]
+    pub(crate) last: String,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -71,6 +103,8 @@ pub(crate) struct User {
     pub(crate) umask: Option<u32>,
     #[serde(deserialize_with = "null_default")]
     pub(crate) additional_gids: Vec<u32>,
+    #[serde(deserialize_with = "null_default")]
+    pub(crate) username: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -193,6 +227,9 @@ pub(crate) struct Linux {
     #[serde(deserialize_with = "null_default")]
     pub(crate) mount_label: String,
     pub(crate) intel_rdt: Option<serde::de::IgnoredAny>,
+    pub(crate) memory_policy: Option<MemoryPolicy>,
+    #[serde(deserialize_with = "null_default")]
+    pub(crate) net_devices: BTreeMap<String, NetDevice>,
     pub(crate) personality: Option<Personality>,
     #[serde(deserialize_with = "null_default")]
     pub(crate) time_offsets: BTreeMap<String, TimeOffset>,
@@ -208,6 +245,25 @@ pub(crate) struct TimeOffset {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Personality {
     pub(crate) domain: String,
+    #[serde(default, deserialize_with = "null_default")]
+    pub(crate) flags: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct MemoryPolicy {
+    pub(crate) mode: String,
+    #[serde(deserialize_with = "null_default")]
+    pub(crate) nodes: String,
+    #[serde(deserialize_with = "null_default")]
+    pub(crate) flags: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct NetDevice {
+    #[serde(deserialize_with = "null_default")]
+    pub(crate) name: String,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
@@ -258,6 +314,10 @@ pub(crate) struct Resources {
     pub(crate) hugepage_limits: Vec<HugepageLimit>,
     #[serde(deserialize_with = "null_default")]
     pub(crate) unified: BTreeMap<String, String>,
+    #[serde(deserialize_with = "null_default")]
+    pub(crate) network: Network,
+    #[serde(deserialize_with = "null_default")]
+    pub(crate) rdma: BTreeMap<String, Rdma>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -273,11 +333,37 @@ pub(crate) struct DeviceRule {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Network {
+    #[serde(rename = "classID")]
+    pub(crate) class_id: Option<u32>,
+    #[serde(deserialize_with = "null_default")]
+    pub(crate) priorities: Vec<InterfacePriority>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct InterfacePriority {
+    pub(crate) name: String,
+    pub(crate) priority: u32,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Rdma {
+    pub(crate) hca_handles: Option<u32>,
+    pub(crate) hca_objects: Option<u32>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Memory {
     pub(crate) limit: Option<i64>,
     pub(crate) reservation: Option<i64>,
     pub(crate) swap: Option<i64>,
+    pub(crate) kernel: Option<i64>,
+    #[serde(rename = "kernelTCP")]
+    pub(crate) kernel_tcp: Option<i64>,
+    pub(crate) use_hierarchy: Option<bool>,
     pub(crate) swappiness: Option<u64>,
     #[serde(rename = "disableOOMKiller")]
     pub(crate) disable_oom_killer: Option<bool>,
@@ -310,6 +396,7 @@ pub(crate) struct Pids {
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct BlockIo {
     pub(crate) weight: Option<u16>,
+    pub(crate) leaf_weight: Option<u16>,
     #[serde(deserialize_with = "null_default")]
     pub(crate) weight_device: Vec<WeightDevice>,
     #[serde(deserialize_with = "null_default")]
@@ -323,11 +410,14 @@ pub(crate) struct BlockIo {
 }
 
 #[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct WeightDevice {
     pub(crate) major: i64,
     pub(crate) minor: i64,
     #[serde(default)]
     pub(crate) weight: Option<u16>,
+    #[serde(default)]
+    pub(crate) leaf_weight: Option<u16>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -352,6 +442,10 @@ pub(crate) struct Seccomp {
     #[serde(deserialize_with = "null_default")]
     pub(crate) architectures: Vec<String>,
     pub(crate) flags: Option<Vec<String>>,
+    #[serde(deserialize_with = "null_default")]
+    pub(crate) listener_path: String,
+    #[serde(deserialize_with = "null_default")]
+    pub(crate) listener_metadata: String,
     #[serde(deserialize_with = "null_default")]
     pub(crate) syscalls: Vec<SyscallRule>,
 }

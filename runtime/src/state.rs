@@ -3,7 +3,8 @@
 //! - `state.json`: this module's [`Record`], replaced atomically; written once before anything of the container
 //!   exists (so that `delete --force` finds what a killed `create` left) and again with its pid;
 //! - `exec.fifo`: the gate between create and start, see [`crate::spawn::gate`];
-//! - `seccomp.bpf`: the container's filter, ready for exec.
+//! - `seccomp.bpf`: the container's filter, ready for exec;
+//! - `notify/notify.sock`: where the container says that it is ready, if its caller wants to know.
 //!
 //! The directory itself carries the lock. Nobody else touches these files.
 
@@ -45,6 +46,8 @@ pub(crate) struct Config {
     pub(crate) own_pid_namespace: bool,
     pub(crate) no_new_keyring: bool,
     pub(crate) hooks: Hooks,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) seccomp_receiver: Option<crate::seccomp::notify::Receiver>,
 }
 
 /// The directory of one container.
@@ -138,6 +141,14 @@ impl StateDir {
         self.path.join("seccomp.bpf")
     }
 
+    pub(crate) fn notify_directory(&self) -> PathBuf {
+        self.path.join("notify")
+    }
+
+    pub(crate) fn notify_socket(&self) -> PathBuf {
+        self.notify_directory().join("notify.sock")
+    }
+
     pub(crate) fn write_seccomp(&self, program: &[u8]) -> Result<()> {
         let path = self.seccomp();
         let write = || {
@@ -151,6 +162,8 @@ impl StateDir {
         for name in ["exec.fifo", "seccomp.bpf", ".state.json", "state.json"] {
             let _ = fs::remove_file(self.path.join(name));
         }
+        let _ = fs::remove_file(self.notify_socket());
+        let _ = fs::remove_dir(self.notify_directory());
         match fs::remove_dir(&self.path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(error).step(|| format!("remove {}", self.path.display()))

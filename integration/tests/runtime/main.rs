@@ -3,7 +3,10 @@
 
 mod bad_input;
 mod exec;
+mod fields;
+mod handover;
 mod hooks;
+mod idmap;
 mod isolation;
 mod lifecycle;
 mod limits;

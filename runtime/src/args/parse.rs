@@ -1,6 +1,8 @@
 //! How words become flags and arguments: long flags with one dash or two, values after `=` or as the next word,
 //! flags before and after arguments.
 
+use std::time::Duration;
+
 use super::table::{Entry, Flag};
 use crate::error::{Error, Result};
 
@@ -84,6 +86,45 @@ pub(super) fn user(text: &str) -> Result<(u32, Option<u32>)> {
         None => Ok((id_number(text)?, None)),
         Some((uid, gid)) => Ok((id_number(uid)?, Some(id_number(gid)?))),
     }
+}
+
+/// `[controller[,controller]:]path`, the path below the container's own cgroup.
+pub(super) fn sub_cgroup(text: &str) -> Result<(Vec<String>, String)> {
+    let (controllers, path) = match text.split_once(':') {
+        Some((controllers, path)) => (controllers.split(',').map(str::to_owned).collect(), path),
+        None => (Vec::new(), text),
+    };
+    let inside = path.split('/').all(|part| part != "..");
+    if inside && !controllers.iter().any(String::is_empty) {
+        Ok((controllers, path.to_owned()))
+    } else {
+        Err(Error::invalid(format!("{text:?} is not a sub-cgroup: [controller[,controller]:]path")))
+    }
+}
+
+/// A time as Go writes it: numbers with units (`1m30s`, `500ms`); more than none.
+pub(super) fn duration(text: &str) -> Result<Duration> {
+    let wrong = || Error::invalid(format!("{text:?} is not an interval (1s, 500ms, 1m30s)"));
+    let mut rest = text;
+    let mut total = 0.0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
+        let number: f64 = rest[..digits].parse().map_err(|_| wrong())?;
+        let unit = &rest[digits..];
+        let end = unit.find(|c: char| c.is_ascii_digit()).unwrap_or(unit.len());
+        let seconds = match &unit[..end] {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" => 1e-6,
+            "ns" => 1e-9,
+            _ => return Err(wrong()),
+        };
+        total += number * seconds;
+        rest = &unit[end..];
+    }
+    Duration::try_from_secs_f64(total).ok().filter(|d| !d.is_zero()).ok_or_else(wrong)
 }
 
 /// The flags at the front, and all words from the first that is no flag.
@@ -211,6 +252,21 @@ mod tests {
             ("9999999P", None),
         ] {
             assert_eq!(bytes(text), size, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn intervals_are_as_go_has_them() {
+        for (text, millis) in [
+            ("1s", Some(1000)),
+            ("1m30s", Some(90_000)),
+            ("1.5s", Some(1500)),
+            ("0s", None),
+            ("5", None),
+            ("", None),
+            ("s", None),
+        ] {
+            assert_eq!(duration(text).ok().map(|d| d.as_millis()), millis, "{text:?}");
         }
     }
 

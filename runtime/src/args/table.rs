@@ -93,7 +93,7 @@ pub(super) const COMMANDS: &[Entry] = &[
             flag("no-new-privs", "", "", "exec may not gain privileges"),
             flag("cap", "c", "CAP", "add a capability (repeatable)"),
             PRESERVE,
-            flag("cgroup", "", "PATH", "run in a sub-cgroup of the container (not supported yet: refused)"),
+            flag("cgroup", "", "[CONTROLLERS:]PATH", "run in a sub-cgroup of the container (repeatable)"),
             flag("ignore-paused", "", "", "also enter a paused container"),
         ],
         ..by_id("exec", "run another process inside a running container")
@@ -141,8 +141,8 @@ pub(super) const COMMANDS: &[Entry] = &[
             flag("cpu-rt-runtime", "", "MICROSECONDS", "realtime time allowed in a period"),
             flag("cpuset-cpus", "", "LIST", "CPUs to use"),
             flag("cpuset-mems", "", "LIST", "memory nodes to use"),
-            flag("kernel-memory", "", "SIZE", "accepted and ignored, as kernels do"),
-            flag("kernel-memory-tcp", "", "SIZE", "accepted and ignored, as kernels do"),
+            flag("kernel-memory", "", "SIZE", "limit of kernel memory, where the kernel still has one"),
+            flag("kernel-memory-tcp", "", "SIZE", "limit of TCP buffers (cgroup v1)"),
             flag("memory", "", "SIZE", "memory limit"),
             flag("cpu-idle", "", "N", "1: run only when the machine is idle"),
             flag("memory-reservation", "", "SIZE", "memory kept under pressure"),
@@ -160,6 +160,15 @@ pub(super) const COMMANDS: &[Entry] = &[
         ..by_id("spec", "write an example config.json")
     },
     Entry { usage: "", arguments: (0, 0), ..by_id("features", "print what this runtime can do, as JSON") },
+    Entry {
+        flags: &[
+            flag("interval", "", "DURATION", "time between two statistics (default 5s)"),
+            flag("stats", "", "", "print the statistics once and end"),
+        ],
+        ..by_id("events", "print statistics and the container's lack of memory, one JSON a line")
+    },
+    by_id("checkpoint", "not supported: refused"),
+    by_id("restore", "not supported: refused"),
 ];
 
 pub(super) fn find(name: &str) -> Option<&'static Entry> {

@@ -3,6 +3,8 @@
 use crate::error::{Error, Result};
 use crate::spec::{BlockIo, Resources};
 
+pub(super) const KERNEL_MEMORY: &str = "memory.kmem.limit_in_bytes";
+
 /// One write into a cgroup file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Setting {
@@ -18,6 +20,9 @@ fn set(list: &mut Vec<Setting>, controller: &'static str, file: impl Into<String
 /// Everything but memory limits and devices, whose order depends on what is set already.
 pub(super) fn v1(r: &Resources) -> Result<Vec<Setting>> {
     let mut list = Vec::new();
+    if !r.unified.is_empty() {
+        return Err(Error::invalid("resources.unified cannot be used with cgroup v1"));
+    }
     if let Some(shares) = r.cpu.shares.filter(|&n| n != 0) {
         set(&mut list, "cpu", "cpu.shares", shares);
     }
@@ -48,6 +53,15 @@ pub(super) fn v1(r: &Resources) -> Result<Vec<Setting>> {
     if let Some(reservation) = r.memory.reservation.filter(|&n| n != 0) {
         set(&mut list, "memory", "memory.soft_limit_in_bytes", reservation);
     }
+    if let Some(kernel) = r.memory.kernel.filter(|&n| n != 0) {
+        set(&mut list, "memory", KERNEL_MEMORY, kernel);
+    }
+    if let Some(kernel) = r.memory.kernel_tcp.filter(|&n| n != 0) {
+        set(&mut list, "memory", "memory.kmem.tcp.limit_in_bytes", kernel);
+    }
+    if let Some(hierarchy) = r.memory.use_hierarchy {
+        set(&mut list, "memory", "memory.use_hierarchy", i32::from(hierarchy));
+    }
     if let Some(true) = r.memory.disable_oom_killer {
         set(&mut list, "memory", "memory.oom_control", 1);
     }
@@ -66,16 +80,31 @@ pub(super) fn v1(r: &Resources) -> Result<Vec<Setting>> {
     if let Some(weight) = r.block_io.weight.filter(|&n| n != 0) {
         set(&mut list, "blkio", "blkio.weight", weight);
     }
+    if let Some(weight) = r.block_io.leaf_weight.filter(|&n| n != 0) {
+        set(&mut list, "blkio", "blkio.leaf_weight", weight);
+    }
     for device in &r.block_io.weight_device {
-        if let Some(weight) = device.weight {
-            set(
-                &mut list,
-                "blkio",
-                "blkio.weight_device",
-                format!("{}:{} {weight}", device.major, device.minor),
-            );
+        let number = format!("{}:{}", device.major, device.minor);
+        for (file, weight) in
+            [("blkio.weight_device", device.weight), ("blkio.leaf_weight_device", device.leaf_weight)]
+        {
+            if let Some(weight) = weight {
+                set(&mut list, "blkio", file, format!("{number} {weight}"));
+            }
         }
     }
+    if let Some(class) = r.network.class_id {
+        set(&mut list, "net_cls", "net_cls.classid", class);
+    }
+    for interface in &r.network.priorities {
+        set(
+            &mut list,
+            "net_prio",
+            "net_prio.ifpriomap",
+            format!("{} {}", interface.name, interface.priority),
+        );
+    }
+    rdma(r, &mut list)?;
     for (file, devices) in [
         ("blkio.throttle.read_bps_device", &r.block_io.throttle_read_bps_device),
         ("blkio.throttle.write_bps_device", &r.block_io.throttle_write_bps_device),
@@ -97,8 +126,50 @@ pub(super) fn v1(r: &Resources) -> Result<Vec<Setting>> {
     Ok(list)
 }
 
+/// One line for each device of the machine; its name must not add another.
+fn rdma(r: &Resources, list: &mut Vec<Setting>) -> Result<()> {
+    for (device, limits) in &r.rdma {
+        if device.is_empty() || !device.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(Error::invalid(format!("resources.rdma: {device:?} is no name of a device")));
+        }
+        let mut line = device.clone();
+        for (key, value) in [("hca_handle", limits.hca_handles), ("hca_object", limits.hca_objects)] {
+            if let Some(value) = value {
+                line += &format!(" {key}={value}");
+            }
+        }
+        set(list, "rdma", "rdma.max", line);
+    }
+    Ok(())
+}
+
+/// What v2 has nothing for.
+fn refuse_v1_only(r: &Resources) -> Result<()> {
+    let given = |n: Option<i64>| n.is_some_and(|n| n != 0);
+    let leaf = |w: &crate::spec::WeightDevice| w.leaf_weight.is_some_and(|n| n != 0);
+    let fields = [
+        ("memory.kernel", given(r.memory.kernel)),
+        ("memory.kernelTCP", given(r.memory.kernel_tcp)),
+        ("memory.useHierarchy false", r.memory.use_hierarchy == Some(false)),
+        ("memory.swappiness", r.memory.swappiness.is_some_and(|n| n != u64::MAX)),
+        ("memory.disableOOMKiller", r.memory.disable_oom_killer == Some(true)),
+        ("cpu.realtimeRuntime", given(r.cpu.realtime_runtime)),
+        ("cpu.realtimePeriod", r.cpu.realtime_period.is_some_and(|n| n != 0)),
+        ("blockIO.leafWeight", r.block_io.leaf_weight.is_some_and(|n| n != 0)),
+        ("blockIO.weightDevice.leafWeight", r.block_io.weight_device.iter().any(leaf)),
+        ("network.classID", r.network.class_id.is_some_and(|n| n != 0)),
+        ("network.priorities", !r.network.priorities.is_empty()),
+    ];
+    match fields.iter().find(|(_, given)| *given) {
+        Some((name, _)) => Err(Error::invalid(format!("resources.{name} cannot be used with cgroup v2"))),
+        None => Ok(()),
+    }
+}
+
 pub(super) fn v2(r: &Resources) -> Result<Vec<Setting>> {
+    refuse_v1_only(r)?;
     let mut list = Vec::new();
+    rdma(r, &mut list)?;
     if let Some(shares) = r.cpu.shares.filter(|&n| n != 0) {
         set(&mut list, "cpu", "cpu.weight", weight_of_shares(shares));
     }
@@ -171,6 +242,11 @@ fn v2_block_io(io: &BlockIo, list: &mut Vec<Setting>) {
         let weight = 1 + (u64::from(weight).saturating_sub(10) * 9999) / 990;
         set(list, "io", "io.weight", weight);
     }
+    for device in &io.weight_device {
+        if let Some(weight) = device.weight.filter(|&n| n != 0) {
+            set(list, "io", "io.bfq.weight", format!("{}:{} {weight}", device.major, device.minor));
+        }
+    }
     for (key, devices) in [
         ("rbps", &io.throttle_read_bps_device),
         ("wbps", &io.throttle_write_bps_device),
@@ -231,6 +307,7 @@ mod tests {
             ]
         );
         assert!(v1(&resources(r#"{"memory":{"swappiness":101}}"#)).is_err());
+        assert!(v1(&resources(r#"{"unified":{"memory.high":"1"}}"#)).is_err());
         assert!(v1(&resources("{}")).expect("valid").is_empty());
     }
 
@@ -247,6 +324,10 @@ mod tests {
             (r#"{"memory":{"limit":-1}}"#, vec!["memory.swap.max=max", "memory.max=max"]),
             (r#"{"pids":{"limit":7},"unified":{"memory.high":"1"}}"#, vec!["pids.max=7", "memory.high=1"]),
             (r#"{"blockIO":{"weight":1000}}"#, vec!["io.weight=10000"]),
+            (
+                r#"{"rdma":{"mlx5":{"hcaHandles":1,"hcaObjects":2}}}"#,
+                vec!["rdma.max=mlx5 hca_handle=1 hca_object=2"],
+            ),
         ] {
             assert_eq!(rows(&v2(&resources(json)).expect(json)), expected, "{json}");
         }
@@ -256,6 +337,9 @@ mod tests {
             r#"{"unified":{"../x.y":"1"}}"#,
             r#"{"unified":{"cgroup.procs":"1"}}"#,
             r#"{"hugepageLimits":[{"pageSize":"../B","limit":1}]}"#,
+            r#"{"memory":{"swappiness":5}}"#,
+            r#"{"network":{"classID":1}}"#,
+            r#"{"rdma":{"a b":{"hcaHandles":1}}}"#,
         ] {
             assert!(v2(&resources(refused)).is_err(), "{refused}");
         }

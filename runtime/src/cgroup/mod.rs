@@ -5,6 +5,7 @@
 
 pub(crate) mod devices;
 mod limits;
+pub(crate) mod stats;
 mod v1;
 mod v2;
 
@@ -31,13 +32,17 @@ pub(crate) struct Entrance {
     pub(crate) join: Vec<OwnedFd>,
 }
 
+/// Controllers (none: all), and the path below the container's cgroup.
+pub(crate) type SubCgroup = (Vec<String>, String);
+
 pub(crate) trait Driver {
     fn paths(&self) -> &Paths;
     /// Make the directories; refuses a cgroup that holds processes.
     fn create(&self) -> Result<()>;
     /// Set the limits; `fresh`: nothing is inside yet and devices are to be set too.
     fn apply(&self, resources: &Resources, fresh: bool) -> Result<()>;
-    fn entrance(&self) -> Result<Entrance>;
+    /// For the container's own cgroups, or those below them that are named.
+    fn entrance(&self, below: &[SubCgroup]) -> Result<Entrance>;
     fn freeze(&self, frozen: bool) -> Result<()>;
     fn is_frozen(&self) -> bool;
     /// Every process inside, in sub-cgroups too.
@@ -59,6 +64,14 @@ pub(crate) fn plan(cgroups_path: &str, id: &str) -> Result<Box<dyn Driver>> {
     } else {
         Ok(Box::new(v1::Cgroup::plan(path, &own)?))
     }
+}
+
+/// The v2 cgroup that a process is in.
+pub(crate) fn paths_of(pid: i32) -> Result<Paths> {
+    let path = format!("/proc/{pid}/cgroup");
+    let text = fs::read_to_string(&path).step(|| format!("read {path}"))?;
+    let own = own_paths(&text).find(|row| row.0.is_empty()).map_or("/", |row| row.1);
+    Ok(Paths::from([(String::new(), locate(Path::new(ROOT), "/", own))]))
 }
 
 /// The cgroup that state.json names.
@@ -189,6 +202,13 @@ fn kill_listed(driver: &dyn Driver) -> Result<()> {
         std::thread::sleep(Duration::from_millis(1));
     }
     Err(Error::invalid("some processes of the container do not end"))
+}
+
+/// A directory below the container's own; the path has no `..`.
+fn below(dir: &Path, sub: &str) -> PathBuf {
+    let mut path = dir.to_owned();
+    path.extend(sub.split('/').filter(|part| !part.is_empty() && *part != "." && *part != ".."));
+    path
 }
 
 /// The path of each hierarchy in a /proc/PID/cgroup file: `N:controllers:path`.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 
-use super::{Driver, Entrance, Paths, ROOT, devices, limits};
+use super::{Driver, Entrance, Paths, ROOT, SubCgroup, devices, limits};
 use crate::error::{Error, Result, Step};
 use crate::spec::{Memory, Resources};
 
@@ -48,6 +48,15 @@ impl Cgroup {
         })
     }
 
+    /// What is asked for by the name of a controller counts for the whole hierarchy that it is in.
+    fn sub_directory(&self, controller: &str, path: &Path, below: &[SubCgroup]) -> PathBuf {
+        let together = |name: &String| self.paths.get(name).is_some_and(|other| other == path);
+        let wanted = below.iter().rev().find(|(names, _)| {
+            if names.is_empty() { !controller.is_empty() } else { names.iter().any(together) }
+        });
+        wanted.map_or_else(|| path.to_owned(), |(_, sub)| super::below(path, sub))
+    }
+
     fn directory(&self, controller: &str) -> Result<&Path> {
         let missing =
             || Error::invalid(format!("the {controller} cgroup controller is not available on this machine"));
@@ -85,7 +94,11 @@ impl Driver for Cgroup {
 
     fn apply(&self, resources: &Resources, fresh: bool) -> Result<()> {
         for setting in limits::v1(resources)? {
-            super::write_file(self.directory(setting.controller)?, &setting.file, &setting.value)?;
+            let dir = self.directory(setting.controller)?;
+            super::write_file(dir, &setting.file, &setting.value)?;
+            if setting.file == limits::KERNEL_MEMORY {
+                refuse_without_effect(dir, &setting)?;
+            }
         }
         if resources.memory.limit.is_some() || resources.memory.swap.is_some() {
             set_memory(self.directory("memory")?, &resources.memory)?;
@@ -96,9 +109,14 @@ impl Driver for Cgroup {
         Ok(())
     }
 
-    fn entrance(&self) -> Result<Entrance> {
+    fn entrance(&self, below: &[SubCgroup]) -> Result<Entrance> {
         let mut entrance = Entrance { clone_into: None, join: Vec::with_capacity(self.paths.len()) };
+        for (names, _) in below {
+            names.iter().try_for_each(|name| self.directory(name).map(drop))?;
+        }
         for (controller, path) in self.directories() {
+            let path = self.sub_directory(controller, path, below);
+            let path = path.as_path();
             if controller.is_empty() {
                 entrance.clone_into = Some(open_directory(path)?);
                 continue;
@@ -162,6 +180,20 @@ impl Driver for Cgroup {
 fn open_directory(path: &Path) -> Result<OwnedFd> {
     rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .step(|| format!("open {}", path.display()))
+}
+
+/// Newer kernels take a limit of kernel memory and have none.
+fn refuse_without_effect(dir: &Path, setting: &limits::Setting) -> Result<()> {
+    const PAGE: i64 = 65536;
+    let has = super::read_file(dir, &setting.file).ok().and_then(|text| text.parse::<i64>().ok());
+    match (has, setting.value.parse::<i64>()) {
+        (Some(has), Ok(wanted)) if wanted > 0 && (wanted - PAGE..=wanted).contains(&has) => Ok(()),
+        (_, Ok(-1)) => Ok(()),
+        _ => Err(Error::invalid(format!(
+            "resources.memory.kernel: this kernel no longer limits kernel memory ({} has no effect)",
+            setting.file
+        ))),
+    }
 }
 
 /// A new cpuset is empty and takes no process until it has CPUs and memory nodes.

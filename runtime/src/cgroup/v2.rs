@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::{Driver, Entrance, Paths, ROOT, devices, limits};
+use super::{Driver, Entrance, Paths, ROOT, SubCgroup, devices, limits};
 use crate::error::{Error, Result, Step};
 use crate::spec::Resources;
 use crate::sys;
@@ -69,8 +69,18 @@ impl Driver for Cgroup {
         Ok(())
     }
 
-    fn entrance(&self) -> Result<Entrance> {
-        Ok(Entrance { clone_into: Some(self.open_directory()?), join: Vec::new() })
+    fn entrance(&self, below: &[SubCgroup]) -> Result<Entrance> {
+        let mut path = self.path.clone();
+        for (names, sub) in below {
+            if !names.is_empty() {
+                return Err(Error::invalid("cgroup v2 has no controllers to choose: give only a path"));
+            }
+            path = super::below(&self.path, sub);
+        }
+        let directory =
+            rustix::fs::open(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let directory = directory.step(|| format!("open {}", path.display()))?;
+        Ok(Entrance { clone_into: Some(directory), join: Vec::new() })
     }
 
     fn freeze(&self, frozen: bool) -> Result<()> {

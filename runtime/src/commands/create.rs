@@ -4,13 +4,14 @@ use crate::bundle;
 use crate::error::{Result, Step};
 use crate::log::Log;
 use crate::spawn::{self, Mode};
-use crate::state::validate_id;
+use crate::state::StateDir;
 
 pub(super) fn create(global: &Global, id: &str, options: &CreateOptions, log: &Log) -> Result<i32> {
-    validate_id(id)?;
+    let dir = StateDir::of(&global.root, id)?;
     require_root()?;
     let bundle = bundle::load(&options.bundle)?;
-    let plan = spawn::prepare(id, bundle, options, Mode::Create).step(|| "rung create failed".into())?;
+    let plan =
+        spawn::prepare(&dir, id, bundle, options, Mode::Create).step(|| "rung create failed".into())?;
     spawn::create(&global.root, &plan, &mut |warning| log.warning(warning))
         .step(|| "rung create failed".into())?;
     Ok(0)

@@ -3,7 +3,7 @@ use serde_json::json;
 use super::{OCI_VERSION, print};
 use crate::error::{Error, Result};
 use crate::seccomp;
-use crate::setup::{capabilities, mounts};
+use crate::setup::{capabilities, mounts, scheduling};
 
 pub(super) fn features() -> Result<i32> {
     let flags: Vec<&str> = seccomp::FLAGS.iter().map(|row| row.0).collect();
@@ -15,7 +15,7 @@ pub(super) fn features() -> Result<i32> {
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": &capabilities::NAMES[..],
-            "cgroup": { "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false },
+            "cgroup": { "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true },
             "seccomp": {
                 "enabled": true,
                 "actions": seccomp::ACTIONS,
@@ -27,7 +27,12 @@ pub(super) fn features() -> Result<i32> {
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
             "intelRdt": { "enabled": false },
-            "mountExtensions": { "idmap": { "enabled": false } },
+            "memoryPolicy": {
+                "modes": scheduling::MEMORY_MODES,
+                "flags": scheduling::MEMORY_FLAGS.map(|row| row.0),
+            },
+            "mountExtensions": { "idmap": { "enabled": true } },
+            "netDevices": { "enabled": true },
         },
         "annotations": { "org.opencontainers.runc.checkpoint.enabled": "false" },
     });

@@ -2,6 +2,7 @@
 
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod features;
 mod kill;
@@ -46,6 +47,7 @@ pub(crate) fn dispatch(global: &Global, command: Command, log: &Log) -> Result<i
         Command::Resume { id } => pause::resume(global, &id),
         Command::Update { id, options } => update::update(global, &id, &options),
         Command::Spec { bundle, rootless } => spec::spec(&bundle, rootless),
+        Command::Events { id, interval, once } => events::events(global, &id, interval, once),
         Command::Features => features::features(),
     }
 }

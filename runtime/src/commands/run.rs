@@ -5,7 +5,7 @@ use crate::container::Container;
 use crate::error::{Result, Step};
 use crate::log::Log;
 use crate::spawn::{self, Mode, Outcome};
-use crate::state::validate_id;
+use crate::state::StateDir;
 use crate::sys::prctl;
 
 pub(super) struct Manner {
@@ -21,14 +21,14 @@ pub(super) fn run(
     manner: Manner,
     log: &Log,
 ) -> Result<i32> {
-    validate_id(id)?;
+    let dir = StateDir::of(&global.root, id)?;
     require_root()?;
     let bundle = bundle::load(&options.bundle)?;
     let mode = if manner.detach { Mode::Detached } else { Mode::Foreground };
     if manner.subreaper && mode == Mode::Foreground {
         prctl::set_child_subreaper().step(|| "become a subreaper".into())?;
     }
-    let plan = spawn::prepare(id, bundle, options, mode).step(|| "rung run failed".into())?;
+    let plan = spawn::prepare(&dir, id, bundle, options, mode).step(|| "rung run failed".into())?;
     let mut warn = |warning: &str| log.warning(warning);
     match spawn::create(&global.root, &plan, &mut warn).step(|| "rung run failed".into())? {
         Outcome::Left => Ok(0),

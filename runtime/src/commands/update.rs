@@ -35,6 +35,8 @@ fn from_flags(options: &UpdateOptions) -> Resources {
     Resources {
         memory: Memory {
             limit: options.memory,
+            kernel: options.kernel_memory,
+            kernel_tcp: options.kernel_memory_tcp,
             reservation: options.memory_reservation,
             swap: options.memory_swap,
             ..Memory::default()

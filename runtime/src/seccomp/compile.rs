@@ -14,13 +14,14 @@ use crate::error::{Error, Result};
 use crate::spec::{Seccomp, SyscallArgument, SyscallRule};
 use crate::sys::prctl::Instruction;
 
-pub(crate) const ACTIONS: [&str; 8] = [
+pub(crate) const ACTIONS: [&str; 9] = [
     "SCMP_ACT_ALLOW",
     "SCMP_ACT_ERRNO",
     "SCMP_ACT_KILL",
     "SCMP_ACT_KILL_PROCESS",
     "SCMP_ACT_KILL_THREAD",
     "SCMP_ACT_LOG",
+    "SCMP_ACT_NOTIFY",
     "SCMP_ACT_TRACE",
     "SCMP_ACT_TRAP",
 ];
@@ -49,6 +50,7 @@ const RET_KILL_PROCESS: u32 = 0x8000_0000;
 const RET_KILL_THREAD: u32 = 0;
 const RET_TRAP: u32 = 0x0003_0000;
 const RET_ERRNO: u32 = 0x0005_0000;
+const RET_NOTIFY: u32 = 0x7fc0_0000;
 const RET_TRACE: u32 = 0x7ff0_0000;
 const RET_LOG: u32 = 0x7ffc_0000;
 const RET_ALLOW: u32 = 0x7fff_0000;
@@ -105,7 +107,7 @@ fn action(name: &str, errno: Option<u32>) -> Result<u32> {
         "SCMP_ACT_TRAP" => RET_TRAP,
         "SCMP_ACT_TRACE" => RET_TRACE | errno,
         "SCMP_ACT_LOG" => RET_LOG,
-        "SCMP_ACT_NOTIFY" => return Err(Error::Unsupported("the seccomp action SCMP_ACT_NOTIFY".into())),
+        "SCMP_ACT_NOTIFY" => RET_NOTIFY,
         other => return Err(Error::invalid(format!("seccomp action {other:?} is not known"))),
     })
 }
@@ -114,6 +116,7 @@ pub(super) fn compile(seccomp: &Seccomp) -> Result<Program> {
     let default = action(&seccomp.default_action, seccomp.default_errno_ret)?;
     let rules = seccomp.syscalls.iter().map(|rule| Ok((rule, action(&rule.action, rule.errno_ret)?)));
     let rules = rules.collect::<Result<Vec<_>>>()?;
+    refuse_deaf_listener(default, &rules)?;
     for argument in rules.iter().flat_map(|(rule, _)| &rule.args) {
         if argument.index > 5 {
             return Err(Error::invalid(format!(
@@ -133,6 +136,25 @@ pub(super) fn compile(seccomp: &Seccomp) -> Result<Program> {
         )));
     }
     Ok(program)
+}
+
+/// Whether somebody outside is to be asked.
+pub(super) fn notifies(seccomp: &Seccomp) -> bool {
+    seccomp.syscalls.iter().any(|rule| rule.action == "SCMP_ACT_NOTIFY")
+}
+
+/// The listener is handed over when the filter is in force already: that call must not wait for the listener.
+fn refuse_deaf_listener(default: u32, rules: &[(&SyscallRule, u32)]) -> Result<()> {
+    if default == RET_NOTIFY {
+        return Err(Error::invalid("SCMP_ACT_NOTIFY cannot be used as default action"));
+    }
+    for (rule, _) in rules.iter().filter(|(_, action)| *action == RET_NOTIFY) {
+        // `write` as in the original, whose callers know the sentence.
+        if let Some(name) = rule.names.iter().find(|name| matches!(name.as_str(), "sendmsg" | "write")) {
+            return Err(Error::invalid(format!("SCMP_ACT_NOTIFY cannot be used for the {name} syscall")));
+        }
+    }
+    Ok(())
 }
 
 /// Those named; a name of hardware that this kernel cannot be is passed over, a misspelt one is an error.

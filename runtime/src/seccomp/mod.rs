@@ -3,7 +3,10 @@
 //! On disk: flags (u32), then 8 bytes for each instruction, both in native order.
 
 mod compile;
+pub(crate) mod notify;
 mod numbers;
+
+use std::os::fd::OwnedFd;
 
 use crate::error::{Error, Result, Step};
 use crate::spec::Seccomp;
@@ -18,7 +21,15 @@ pub(crate) struct Filter {
 }
 
 pub(crate) fn plan(seccomp: &Seccomp) -> Result<Filter> {
-    Ok(Filter { flags: compile::flags(seccomp.flags.as_deref())?, program: compile::compile(seccomp)? })
+    const TSYNC: u32 = 1;
+    const NEW_LISTENER: u32 = 8;
+    const TSYNC_ESRCH: u32 = 16;
+    let mut flags = compile::flags(seccomp.flags.as_deref())?;
+    if compile::notifies(seccomp) {
+        // With a listener the kernel can report a failure to take all threads along only in this way.
+        flags |= NEW_LISTENER | if flags & TSYNC != 0 { TSYNC_ESRCH } else { 0 };
+    }
+    Ok(Filter { flags, program: compile::compile(seccomp)? })
 }
 
 impl Filter {
@@ -47,8 +58,8 @@ impl Filter {
         Ok(Filter { flags: u32::from_ne_bytes(*flags), program: program.collect() })
     }
 
-    /// From here on only what the filter allows can be done.
-    pub(crate) fn install(&self) -> Result<()> {
+    /// From here on only what the filter allows can be done. A listener that the profile asks for is answered.
+    pub(crate) fn install(&self) -> Result<Option<OwnedFd>> {
         prctl::install_seccomp(&self.program, self.flags).step(|| "unable to init seccomp".into())
     }
 }

@@ -20,6 +20,22 @@ const KINDS: [(&str, u64); 8] = [
     ("time", clone::NEWTIME),
 ];
 
+/// Their names under /proc/PID/ns, of those that differ from the kind or can be left and entered again.
+const FILES: [(&str, u64); 4] = [
+    ("net", libc::CLONE_NEWNET as u64),
+    ("ipc", libc::CLONE_NEWIPC as u64),
+    ("uts", libc::CLONE_NEWUTS as u64),
+    ("cgroup", libc::CLONE_NEWCGROUP as u64),
+];
+
+/// In the parent, after the clone.
+pub(crate) fn return_to(back: &[(OwnedFd, u64)]) -> Result<()> {
+    for (fd, flag) in back {
+        clone::setns(fd.as_fd(), *flag).step(|| "return to the caller's namespaces".into())?;
+    }
+    Ok(())
+}
+
 pub(crate) fn kind_flag(kind: &str) -> Option<u64> {
     KINDS.iter().find(|row| row.0 == kind).map(|row| row.1)
 }
@@ -54,9 +70,7 @@ pub(crate) fn validate(linux: &Linux) -> Result<()> {
     }
     match linux.namespace("mount") {
         None => return Err(Error::invalid("a container needs a mount namespace of its own")),
-        Some(mount) if !mount.path.is_empty() => {
-            return Err(Error::Unsupported("joining a mount namespace".into()));
-        }
+        Some(mount) if !mount.path.is_empty() => refuse_with_joined_mounts(linux)?,
         Some(_) => {}
     }
     if linux.time_offsets.keys().any(|clock| clock != "monotonic" && clock != "boottime") {
@@ -67,6 +81,17 @@ pub(crate) fn validate(linux: &Linux) -> Result<()> {
     }
     idmap::validate(&linux.uid_mappings)?;
     idmap::validate(&linux.gid_mappings)
+}
+
+/// What is set through /proc would be set through the /proc of a namespace that others have made.
+fn refuse_with_joined_mounts(linux: &Linux) -> Result<()> {
+    if !linux.sysctl.is_empty() {
+        return Err(Error::invalid("linux.sysctl cannot be set from a joined mount namespace"));
+    }
+    if linux.namespace("user").is_some_and(|user| user.path.is_empty()) {
+        return Err(Error::invalid("a mount namespace cannot be joined from a new user namespace"));
+    }
+    Ok(())
 }
 
 pub(crate) fn plan(linux: &Linux) -> Result<Plan> {
@@ -107,6 +132,8 @@ pub(crate) fn plan(linux: &Linux) -> Result<Plan> {
         plan.new_user |= kind == "user";
         plan.new_pid |= kind == "pid";
     }
+    // The mount namespace last: none of the others is then looked for in it.
+    plan.join.sort_by_key(|(_, flag)| *flag == libc::CLONE_NEWNS as u64);
     Ok(plan)
 }
 
@@ -117,8 +144,9 @@ impl Plan {
     }
 
     /// In the parent: what concerns only its children (pid, time), and what a child in a new user namespace
-    /// would not be allowed to join.
-    pub(crate) fn before_clone(&self) -> Result<()> {
+    /// would not be allowed to join. Answers the way back: hooks run where the runtime was called.
+    pub(crate) fn before_clone(&self) -> Result<Vec<(OwnedFd, u64)>> {
+        let back = self.way_back()?;
         if let Some(pid) = &self.join_pid {
             clone::setns(pid.as_fd(), libc::CLONE_NEWPID as u64).step(|| "join the pid namespace".into())?;
         }
@@ -130,7 +158,34 @@ impl Plan {
                 std::fs::write("/proc/self/timens_offsets", text).step(|| "set the time offsets".into())?;
             }
         }
-        if self.new_user { self.join_others() } else { Ok(()) }
+        if self.new_user {
+            self.join_others()?;
+        }
+        Ok(back)
+    }
+
+    fn way_back(&self) -> Result<Vec<(OwnedFd, u64)>> {
+        let mut files = Vec::new();
+        if self.join_pid.is_some() {
+            files.push(("pid_for_children", libc::CLONE_NEWPID as u64));
+        }
+        if self.time_offsets.is_some() || (self.new_user && self.join_time.is_some()) {
+            files.push(("time", clone::NEWTIME));
+        }
+        if self.new_user {
+            for (_, flag) in &self.join {
+                let name = FILES.iter().find(|row| row.1 == *flag).map_or("mnt", |row| row.0);
+                files.push((name, *flag));
+            }
+        }
+        files
+            .into_iter()
+            .map(|(name, flag)| {
+                let path = format!("/proc/self/ns/{name}");
+                let fd = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+                fd.step(|| format!("open {path}")).map(|fd| (fd, flag))
+            })
+            .collect()
     }
 
     /// In the process between, when a user namespace is joined.
@@ -166,5 +221,5 @@ impl Plan {
 
 /// A new network namespace has its loopback device down.
 pub(crate) fn bring_up_loopback() -> Result<()> {
-    crate::sys::net::bring_up_loopback().step(|| "bring up the loopback device".into())
+    crate::sys::net::bring_up("lo").step(|| "bring up the loopback device".into())
 }

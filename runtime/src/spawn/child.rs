@@ -8,6 +8,7 @@ use crate::container::state_document;
 use crate::error::{Error, Result, Step};
 use crate::hooks;
 use crate::inroot::{self, Kind};
+use crate::seccomp::notify::Subject;
 use crate::setup::{devices, lsm, masks, mounts, namespaces, rootfs, sysctl, terminal};
 use crate::state::Record;
 use crate::sys::{self, clone, prctl};
@@ -17,6 +18,7 @@ pub(super) struct Inherited<'a> {
     pub(super) sync: sync::Child,
     pub(super) join_cgroup: Vec<OwnedFd>,
     pub(super) gate: Option<OwnedFd>,
+    pub(super) trees: mounts::Trees,
     pub(super) record: &'a Record,
 }
 
@@ -41,6 +43,14 @@ fn init(plan: &Prepared, inherited: &Inherited<'_>) -> Error {
 fn setup(plan: &Prepared, inherited: &Inherited<'_>) -> Result<process::Program> {
     let sync = &inherited.sync;
     let _ = prctl::set_name(c"rung:init");
+    let announcement = plan.process.announcement(&Subject {
+        oci_version: &plan.oci_version,
+        id: &plan.id,
+        status: "creating",
+        init_pid: None,
+        bundle: &plan.bundle,
+        annotations: &plan.annotations,
+    })?;
     if plan.namespaces.new_user {
         sync.mapping()?;
     }
@@ -58,6 +68,10 @@ fn setup(plan: &Prepared, inherited: &Inherited<'_>) -> Result<process::Program>
     if plan.namespaces.new_network {
         namespaces::bring_up_loopback()?;
     }
+    if !plan.net_devices.is_empty() {
+        sync.devices()?;
+        plan.net_devices.configure()?;
+    }
     set_names(plan)?;
     if let Some(name) = &plan.keyring {
         join_keyring(name)?;
@@ -66,7 +80,7 @@ fn setup(plan: &Prepared, inherited: &Inherited<'_>) -> Result<process::Program>
     let root = rootfs::prepare(&plan.rootfs)?;
     sys::user::umask(0);
     let mut late = mounts::Late::new();
-    mounts::apply(root.as_fd(), &plan.mounts, &mut late)?;
+    mounts::apply(root.as_fd(), &plan.mounts, &inherited.trees, &mut late)?;
     if let Some(devices) = &plan.devices {
         devices::apply(root.as_fd(), devices)?;
     }
@@ -89,10 +103,8 @@ fn setup(plan: &Prepared, inherited: &Inherited<'_>) -> Result<process::Program>
     if let Some(terminal) = terminal {
         terminal::adopt(terminal)?;
     }
-    if let Some(persona) = plan.personality {
-        prctl::set_personality(persona).step(|| "set the personality".into())?;
-    }
-    let program = process::settle(&plan.process)?;
+    plan.first_process.apply()?;
+    let program = process::settle(&plan.process, announcement)?;
     sync.ready()?;
     if let Some(gate) = &inherited.gate {
         gate::wait(gate)?;

@@ -11,10 +11,12 @@ use super::prepare::{Mode, keyring_name, refuse_wrong_console};
 use super::sync::{self, Message};
 use super::{Outcome, process};
 use crate::args::ExecOptions;
+use crate::cgroup::{self, Entrance, SubCgroup};
 use crate::container::Container;
 use crate::error::{Error, Result, Step};
 use crate::seccomp::Filter;
-use crate::setup::{lsm, namespaces, rlimits, terminal};
+use crate::seccomp::notify::Subject;
+use crate::setup::{lsm, namespaces, rlimits, scheduling, terminal};
 use crate::spec;
 use crate::sys::clone::{self, Side, clone3};
 use crate::sys::{self, prctl, scm};
@@ -26,6 +28,7 @@ struct Plan {
     join: u64,
     keyring: Option<std::ffi::CString>,
     console_socket: Option<OwnedFd>,
+    cgroups: Vec<SubCgroup>,
 }
 
 pub(crate) fn exec(
@@ -57,7 +60,7 @@ pub(crate) fn exec(
     if mode == Mode::Detached {
         return Ok(Outcome::Left);
     }
-    foreground::attend(&mut Process { pid, terminal, signals }).map(Outcome::Ended)
+    foreground::attend(&mut Process { pid, terminal, signals, ready: None }).map(Outcome::Ended)
 }
 
 fn prepare(
@@ -76,6 +79,11 @@ fn prepare(
         }
     };
     let mut plan = process::plan(process, filter, options.preserve_fds)?;
+    if plan.seccomp.is_some() {
+        plan.listener =
+            config.seccomp_receiver.as_ref().map(crate::seccomp::notify::Receiver::connect).transpose()?;
+    }
+    plan.affinity = scheduling::affinity(process.exec_cpu_affinity.as_ref())?;
     let join = config
         .namespaces
         .iter()
@@ -103,11 +111,27 @@ fn prepare(
             .as_deref()
             .map(|path| scm::connect(path).step(|| format!("connect to console socket {path}")))
             .transpose()?,
+        cgroups: options.cgroups.clone(),
     })
 }
 
+/// A v2 cgroup that hands controllers down takes no process itself: then it is the first process's place.
+fn entrance(container: &Container, below: &[SubCgroup]) -> Result<Entrance> {
+    let cgroup = container.cgroup();
+    let hands_down = |dir: &std::path::PathBuf| {
+        std::fs::read(dir.join("cgroup.subtree_control")).is_ok_and(|text| !text.is_empty())
+    };
+    match cgroup.paths().get("") {
+        Some(dir) if cgroup.paths().len() == 1 && below.is_empty() && hands_down(dir) => {
+            cgroup::open(&cgroup::paths_of(container.record.init_process_pid)?).entrance(&[])
+        }
+        _ => cgroup.entrance(below),
+    }
+}
+
 fn start_child(container: &Container, plan: &Plan, pidfd: BorrowedFd<'_>) -> Result<(sync::Parent, i32)> {
-    let entrance = container.cgroup().entrance()?;
+    let entrance = entrance(container, &plan.cgroups)?;
+    plan.process.affinity.apply_initial()?;
     let (sync, child_end) = sync::pair()?;
     prctl::set_undumpable().step(|| "become undumpable".into())?;
     // A pid namespace takes in only children of who joins it. All other joining is the child's.
@@ -119,7 +143,7 @@ fn start_child(container: &Container, plan: &Plan, pidfd: BorrowedFd<'_>) -> Res
     match clone3(0, into_cgroup).step(|| "clone the new process".into())? {
         Side::Child => {
             drop(sync);
-            let error = match setup(plan, &child_end, &entrance.join, pidfd) {
+            let error = match setup(container, plan, &child_end, &entrance.join, pidfd) {
                 Ok(program) => process::execute(&plan.process, &program),
                 Err(error) => error,
             };
@@ -131,12 +155,21 @@ fn start_child(container: &Container, plan: &Plan, pidfd: BorrowedFd<'_>) -> Res
 }
 
 fn setup(
+    container: &Container,
     plan: &Plan,
     sync: &sync::Child,
     cgroup: &[OwnedFd],
     pidfd: BorrowedFd<'_>,
 ) -> Result<process::Program> {
     let _ = prctl::set_name(c"rung:exec");
+    let announcement = plan.process.announcement(&Subject {
+        oci_version: &container.record.oci_version,
+        id: &container.record.id,
+        status: "running",
+        init_pid: Some(container.record.init_process_pid),
+        bundle: &container.record.bundle,
+        annotations: &container.record.annotations,
+    })?;
     join_cgroup(cgroup)?;
     rustix::process::setsid().step(|| "setsid".into())?;
     // While /proc is the host's.
@@ -165,7 +198,7 @@ fn setup(
         }
         terminal::adopt(opened)?;
     }
-    let program = process::settle(&plan.process)?;
+    let program = process::settle(&plan.process, announcement)?;
     sync.ready()?;
     Ok(program)
 }

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags};
 use rustix::termios::{OptionalActions, Termios};
 
+use super::readiness::Readiness;
 use crate::error::{Result, Step};
 use crate::sys::{files, signal};
 
@@ -13,6 +14,8 @@ pub(crate) struct Process {
     /// The master side of its terminal, when we hold it.
     pub(crate) terminal: Option<OwnedFd>,
     pub(crate) signals: Option<OwnedFd>,
+    /// Where the process may say that it is ready.
+    pub(crate) ready: Option<Readiness>,
 }
 
 /// From now on signals are events; called before there is a process, so that none is lost.
@@ -26,7 +29,13 @@ pub(crate) fn attend(process: &mut Process) -> Result<i32> {
     };
     let mut relay = process.terminal.take().map(Relay::new).transpose()?;
     let code = loop {
-        let ready = wait_for_something(&signals, relay.as_ref())?;
+        let ready = wait_for_something(&signals, relay.as_ref(), process.ready.as_ref())?;
+        // The service that the manager sees is us.
+        if let Some(readiness) = &process.ready
+            && readiness.pass_on(std::process::id() as i32)?
+        {
+            process.ready = None;
+        }
         if let Some(relay) = &mut relay {
             relay.step(&ready)?;
         }
@@ -47,8 +56,14 @@ struct ReadyEnds {
     master_out: bool,
 }
 
-fn wait_for_something(signals: &OwnedFd, relay: Option<&Relay>) -> Result<ReadyEnds> {
-    let mut polls = vec![PollFd::new(signals, PollFlags::IN)];
+fn wait_for_something(
+    signals: &OwnedFd,
+    relay: Option<&Relay>,
+    readiness: Option<&Readiness>,
+) -> Result<ReadyEnds> {
+    let notify = readiness.map_or(signals.as_fd(), Readiness::descriptor);
+    let mut polls =
+        vec![PollFd::new(signals, PollFlags::IN), PollFd::from_borrowed_fd(notify, PollFlags::IN)];
     if let Some(relay) = relay {
         let mut wanted = PollFlags::empty();
         if relay.master_open {
@@ -78,7 +93,7 @@ fn wait_for_something(signals: &OwnedFd, relay: Option<&Relay>) -> Result<ReadyE
         }
     }
     let mut ready = ReadyEnds::default();
-    if let (Some(relay), [_, master, input]) = (relay, &polls[..]) {
+    if let (Some(relay), [_, _, master, input]) = (relay, &polls[..]) {
         let something = PollFlags::IN | PollFlags::HUP | PollFlags::ERR;
         ready.master_in = relay.master_open && master.revents().intersects(something);
         ready.master_out = relay.master_open && master.revents().intersects(PollFlags::OUT);

@@ -29,7 +29,8 @@ pub(crate) mod gate;
 mod parent;
 mod prepare;
 mod process;
+mod readiness;
 mod sync;
 
-pub(crate) use parent::{Outcome, create, poststart};
+pub(crate) use parent::{Outcome, await_ready, create, listen_for_readiness, poststart};
 pub(crate) use prepare::{Mode, prepare};

@@ -6,13 +6,14 @@ use std::path::Path;
 
 use super::foreground::{self, Process};
 use super::prepare::{Mode, Prepared};
+use super::readiness::{self, Readiness};
 use super::sync::{self, Message};
 use super::{child, gate};
 use crate::cgroup;
 use crate::container::{Container, state_document};
 use crate::error::{Error, Result, Step};
 use crate::hooks;
-use crate::setup::{idmap, rlimits};
+use crate::setup::{idmap, mounts, namespaces, rlimits};
 use crate::state::{Config, Record, StateDir, replace};
 use crate::sys::clone::{Side, clone3};
 use crate::sys::{self, files, prctl, scm};
@@ -49,10 +50,26 @@ pub(crate) fn create(root: &str, plan: &Prepared, warn: &mut dyn FnMut(&str)) ->
         return Err(error);
     }
     if plan.mode == Mode::Detached {
+        await_ready(&container, process.ready)?;
         return Ok(Outcome::Left);
     }
     let code = foreground::attend(&mut process)?;
     Ok(Outcome::Ended(code))
+}
+
+/// If the caller wants to know when the container is ready; before its program runs.
+pub(crate) fn listen_for_readiness(container: &Container) -> Result<Option<Readiness>> {
+    let path = container.dir.notify_socket();
+    let wanted = readiness::callers_socket().filter(|_| container.dir.notify_directory().is_dir());
+    wanted.map(|host| readiness::listen(host, path)).transpose()
+}
+
+/// A container that ends without ever having been ready keeps nobody waiting.
+pub(crate) fn await_ready(container: &Container, ready: Option<Readiness>) -> Result<()> {
+    match (ready, container.pidfd()) {
+        (Some(ready), Ok(pidfd)) => ready.wait(pidfd.as_fd(), container.record.init_process_pid),
+        _ => Ok(()),
+    }
 }
 
 /// Hooks that run once the program does; one that fails ends the container.
@@ -70,6 +87,7 @@ fn record(plan: &Prepared) -> Record {
             namespaces: plan.namespace_kinds.clone(),
             own_pid_namespace: plan.namespaces.new_pid,
             no_new_keyring: plan.keyring.is_none(),
+            seccomp_receiver: plan.seccomp_receiver.clone(),
             hooks: crate::spec::Hooks {
                 poststart: plan.hooks.poststart.clone(),
                 poststop: plan.hooks.poststop.clone(),
@@ -98,7 +116,14 @@ fn make(plan: &Prepared, container: &mut Container) -> Result<Process> {
     // Signals reach the foreground process from its first moment on, and never end us half-way.
     let signals = (plan.mode == Mode::Foreground).then(foreground::listen).transpose()?;
 
-    let (mut sync, pid, pidfd) = start_child(plan, container, gate)?;
+    if plan.notify.is_some() {
+        let dir = container.dir.notify_directory();
+        fs::create_dir(&dir).step(|| format!("create {}", dir.display()))?;
+    }
+    let ready = if plan.mode == Mode::Create { None } else { listen_for_readiness(container)? };
+    let trees = mounts::open_early(&plan.mounts, plan.open_all_trees)?;
+
+    let (mut sync, pid, pidfd) = start_child(plan, container, gate, trees)?;
     let talk = |sync: &mut sync::Parent, container: &mut Container| -> Result<(i32, Option<OwnedFd>)> {
         let pid = if plan.namespaces.joins_user() { replaced(sync, pid)? } else { pid };
         container.record.init_process_pid = pid;
@@ -106,7 +131,7 @@ fn make(plan: &Prepared, container: &mut Container) -> Result<Process> {
         Ok((pid, terminal))
     };
     match talk(&mut sync, container) {
-        Ok((pid, terminal)) => Ok(Process { pid, terminal, signals }),
+        Ok((pid, terminal)) => Ok(Process { pid, terminal, signals, ready }),
         Err(error) => {
             let _ = files::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
             let pid = container.record.init_process_pid;
@@ -123,13 +148,15 @@ fn start_child(
     plan: &Prepared,
     container: &mut Container,
     gate: Option<OwnedFd>,
+    trees: mounts::Trees,
 ) -> Result<(sync::Parent, i32, OwnedFd)> {
-    let entrance = plan.cgroup.entrance()?;
+    let entrance = plan.cgroup.entrance(&[])?;
     let (sync, child_end) = sync::pair()?;
-    plan.namespaces.before_clone()?;
+    let back = plan.namespaces.before_clone()?;
     // What the child inherits is closed to others from its first instruction on (CVE-2016-9962).
     prctl::set_undumpable().step(|| "become undumpable".into())?;
-    let inherited = |record| child::Inherited { sync: child_end, join_cgroup: entrance.join, gate, record };
+    let inherited =
+        |record| child::Inherited { sync: child_end, join_cgroup: entrance.join, gate, trees, record };
     let into_cgroup = entrance.clone_into.as_ref().map(AsFd::as_fd);
     let flags = if plan.namespaces.joins_user() { 0 } else { plan.namespaces.clone_flags };
     match clone3(flags, into_cgroup).step(|| "clone the container's process".into())? {
@@ -143,6 +170,7 @@ fn start_child(
         }
         Side::Parent { pid, pidfd } => {
             container.record.init_process_pid = pid;
+            namespaces::return_to(&back)?;
             Ok((sync, pid, pidfd))
         }
     }
@@ -196,6 +224,10 @@ fn attend_setup(
             Message::Mapping => {
                 rlimits::raise(pid, &plan.process.rlimits)?;
                 idmap::write(pid, &plan.uid_mappings, &plan.gid_mappings)?;
+                sync.go()?;
+            }
+            Message::Devices => {
+                plan.net_devices.move_to(pid)?;
                 sync.go()?;
             }
             Message::Terminal(master) => terminal = Some(master),

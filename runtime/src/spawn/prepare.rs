@@ -8,9 +8,10 @@ use crate::bundle::Bundle;
 use crate::cgroup::{self, Driver};
 use crate::error::{Error, Result, Step};
 use crate::seccomp::{self, Filter};
-use crate::setup::{devices, mounts, namespaces, rootfs};
-use crate::spawn::process;
-use crate::spec::{Hooks, IdMapping, Personality, Resources};
+use crate::setup::{devices, mounts, namespaces, netdevices, rootfs, scheduling};
+use crate::spawn::{process, readiness};
+use crate::spec::{Hooks, IdMapping, Resources};
+use crate::state::StateDir;
 use crate::sys::scm;
 
 /// What becomes of the process once it is ready.
@@ -38,6 +39,10 @@ pub(crate) struct Prepared {
     pub(crate) resources: Resources,
     pub(crate) rootfs: rootfs::Plan,
     pub(crate) mounts: Vec<mounts::Step>,
+    /// The child will be nobody to the host: its bind mounts are made for it.
+    pub(crate) open_all_trees: bool,
+    /// Who is to hear that the container is ready.
+    pub(crate) notify: Option<String>,
     pub(crate) devices: Option<devices::Plan>,
     pub(crate) masked_paths: Vec<String>,
     pub(crate) readonly_paths: Vec<String>,
@@ -45,10 +50,12 @@ pub(crate) struct Prepared {
     pub(crate) hostname: String,
     pub(crate) domainname: String,
     pub(crate) keyring: Option<std::ffi::CString>,
-    pub(crate) personality: Option<u64>,
+    pub(crate) first_process: scheduling::FirstProcess,
+    pub(crate) net_devices: netdevices::Plan,
     pub(crate) oom_score_adj: Option<i32>,
     pub(crate) hooks: Hooks,
     pub(crate) process: process::Plan,
+    pub(crate) seccomp_receiver: Option<seccomp::notify::Receiver>,
     pub(crate) console_socket: Option<OwnedFd>,
     pub(crate) pidfd_socket: Option<OwnedFd>,
     pub(crate) pid_file: Option<String>,
@@ -56,10 +63,21 @@ pub(crate) struct Prepared {
     pub(crate) warnings: Vec<String>,
 }
 
-pub(crate) fn prepare(id: &str, bundle: Bundle, options: &CreateOptions, mode: Mode) -> Result<Prepared> {
-    let spec = bundle.spec;
-    let process = spec.process.ok_or_else(|| Error::invalid("process must be specified"))?;
+pub(crate) fn prepare(
+    dir: &StateDir,
+    id: &str,
+    bundle: Bundle,
+    options: &CreateOptions,
+    mode: Mode,
+) -> Result<Prepared> {
+    let mut spec = bundle.spec;
+    let mut process = spec.process.ok_or_else(|| Error::invalid("process must be specified"))?;
     refuse_wrong_console(process.terminal, mode, options.console_socket.is_some())?;
+    let notify = readiness::callers_socket();
+    if notify.is_some() {
+        spec.mounts.push(readiness::mount(&dir.notify_directory().to_string_lossy()));
+        process.env.push(readiness::variable());
+    }
     let linux = spec.linux;
     let filter: Option<Filter> = linux.seccomp.as_ref().map(seccomp::plan).transpose()?;
     let namespaces = namespaces::plan(&linux)?;
@@ -75,6 +93,8 @@ pub(crate) fn prepare(id: &str, bundle: Bundle, options: &CreateOptions, mode: M
             ));
         }
     }
+    let receiver = linux.seccomp.as_ref().map(seccomp::notify::receiver).transpose()?.flatten();
+    plan.listener = receiver.as_ref().map(seccomp::notify::Receiver::connect).transpose()?;
     plan.may_set_groups = !own_user_namespace || rustix::process::geteuid().is_root();
     let cgroup = cgroup::plan(&linux.cgroups_path, id)?;
     let mounts = mounts::plan(&spec.mounts, &bundle.path, &linux, cgroup.paths())?;
@@ -92,7 +112,9 @@ pub(crate) fn prepare(id: &str, bundle: Bundle, options: &CreateOptions, mode: M
         namespace_kinds: linux.namespaces.iter().map(|namespace| namespace.kind.clone()).collect(),
         rootfs: rootfs::plan(&bundle.rootfs, root.readonly, &linux.rootfs_propagation, options.no_pivot)?,
         devices: devices::plan(&linux.devices, &mounts, own_user_namespace)?,
+        open_all_trees: own_user_namespace && rustix::process::geteuid().is_root(),
         mounts,
+        notify,
         namespaces,
         cgroup,
         bundle: bundle.path,
@@ -105,10 +127,12 @@ pub(crate) fn prepare(id: &str, bundle: Bundle, options: &CreateOptions, mode: M
         hostname: spec.hostname,
         domainname: spec.domainname,
         keyring: if options.no_new_keyring { None } else { Some(keyring_name(id)?) },
-        personality: linux.personality.as_ref().map(personality).transpose()?,
+        first_process: scheduling::first_process(linux.personality.as_ref(), linux.memory_policy.as_ref())?,
+        net_devices: netdevices::plan(&linux.net_devices)?.look_up()?,
         oom_score_adj: process.oom_score_adj,
         hooks: spec.hooks,
         process: plan,
+        seccomp_receiver: receiver,
         console_socket: connect(&options.console_socket, "console socket")?,
         pidfd_socket: connect(&options.pidfd_socket, "pidfd socket")?,
         pid_file: options.pid_file.clone(),
@@ -131,14 +155,6 @@ pub(super) fn refuse_wrong_console(terminal: bool, mode: Mode, has_socket: bool)
 
 pub(super) fn keyring_name(id: &str) -> Result<std::ffi::CString> {
     crate::sys::cstring(format!("_ses.{id}")).step(|| "name the session keyring".into())
-}
-
-fn personality(personality: &Personality) -> Result<u64> {
-    match personality.domain.as_str() {
-        "LINUX" => Ok(0),
-        "LINUX32" => Ok(8),
-        other => Err(Error::invalid(format!("personality domain {other:?} is not known"))),
-    }
 }
 
 #[cfg(test)]

@@ -8,9 +8,10 @@ use std::os::unix::fs::PermissionsExt;
 
 use crate::error::{Error, Result, Step};
 use crate::seccomp::Filter;
+use crate::seccomp::notify::{Listener, Subject};
 use crate::setup::capabilities::{self, Plan as Capabilities};
-use crate::setup::{rlimits, user};
-use crate::spec::{ConsoleSize, IoPriority, Process, Rlimit, User};
+use crate::setup::{rlimits, scheduling, user};
+use crate::spec::{ConsoleSize, Process, Rlimit, User};
 use crate::sys::files::{self, CStrings};
 use crate::sys::{self, prctl};
 
@@ -23,13 +24,17 @@ pub(crate) struct Plan {
     pub(crate) capabilities: Option<Capabilities>,
     pub(crate) no_new_privileges: bool,
     pub(crate) seccomp: Option<Filter>,
+    /// Who is to get the filter's listener.
+    pub(crate) listener: Option<Listener>,
     pub(crate) apparmor_profile: String,
     pub(crate) selinux_label: String,
     pub(crate) terminal: bool,
     pub(crate) console_size: Option<ConsoleSize>,
     pub(crate) may_set_groups: bool,
     pub(crate) rlimits: Vec<Rlimit>,
-    io_priority: Option<i32>,
+    scheduling: scheduling::Plan,
+    /// For a process that joins; empty for the first one.
+    pub(crate) affinity: scheduling::Affinity,
     /// Descriptors from 3 on that the program gets.
     passed_descriptors: i32,
 }
@@ -55,13 +60,15 @@ pub(crate) fn plan(process: &Process, seccomp: Option<Filter>, preserve_fds: u32
         capabilities: process.capabilities.as_ref().map(capabilities::plan).transpose()?,
         no_new_privileges: process.no_new_privileges,
         seccomp,
+        listener: None,
         apparmor_profile: process.apparmor_profile.clone(),
         selinux_label: process.selinux_label.clone(),
         terminal: process.terminal,
         console_size: process.console_size,
         may_set_groups: true,
         rlimits: process.rlimits.clone(),
-        io_priority: process.io_priority.as_ref().map(io_priority).transpose()?,
+        scheduling: scheduling::plan(process)?,
+        affinity: scheduling::Affinity::default(),
         passed_descriptors,
     })
 }
@@ -91,32 +98,35 @@ fn listen_fds() -> u32 {
     number("LISTEN_FDS").filter(|&n| ours && n <= MOST).unwrap_or(0)
 }
 
-fn io_priority(priority: &IoPriority) -> Result<i32> {
-    let class = match priority.class.as_str() {
-        "IOPRIO_CLASS_RT" => 1,
-        "IOPRIO_CLASS_BE" => 2,
-        "IOPRIO_CLASS_IDLE" => 3,
-        other => return Err(Error::invalid(format!("io priority class {other:?} is not known"))),
-    };
-    if !(0..=7).contains(&priority.priority) {
-        return Err(Error::invalid(format!("io priority {} is not between 0 and 7", priority.priority)));
-    }
-    Ok(class << 13 | priority.priority)
-}
-
 /// A process about to execute its program.
 pub(crate) struct Program {
     path: std::ffi::CString,
     arguments: CStrings,
     environment: CStrings,
+    /// For the receiver of the filter's listener.
+    announcement: Vec<u8>,
+}
+
+impl Plan {
+    /// Empty where nobody listens.
+    pub(super) fn announcement(&self, subject: &Subject<'_>) -> Result<Vec<u8>> {
+        self.listener.as_ref().map_or(Ok(Vec::new()), |listener| listener.message(subject))
+    }
+
+    fn install_filter(&self, filter: &Filter, program: &Program) -> Result<()> {
+        match (filter.install()?, &self.listener) {
+            (Some(fd), Some(listener)) => listener.send(&program.announcement, &fd),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Everything up to the point where only seccomp and the exec are left. From here on the process has the rights
 /// of its program, and the right to install a filter in reserve.
-pub(crate) fn settle(plan: &Plan) -> Result<Program> {
-    if let Some(priority) = plan.io_priority {
-        prctl::set_io_priority(priority).step(|| "set the io priority".into())?;
-    }
+/// `announcement`: for the receiver of the filter's listener.
+pub(crate) fn settle(plan: &Plan, announcement: Vec<u8>) -> Result<Program> {
+    plan.scheduling.apply()?;
+    plan.affinity.apply_final()?;
     // Once as root, who may pass where the user may not; once more as the user, who may see what root may not.
     let early = std::env::set_current_dir(&plan.cwd);
     if plan.user.uid != 0 || plan.user.gid != 0 {
@@ -146,6 +156,7 @@ pub(crate) fn settle(plan: &Plan) -> Result<Program> {
         path: sys::cstring(path).step(|| "the program's path".into())?,
         arguments: strings(&plan.arguments)?,
         environment: strings(&environment)?,
+        announcement,
     })
 }
 
@@ -161,12 +172,12 @@ pub(crate) fn execute(plan: &Plan, program: &Program) -> Error {
         match (&plan.capabilities, &plan.seccomp) {
             (Some(capabilities), Some(filter)) if !plan.no_new_privileges => {
                 capabilities.use_reserve()?;
-                filter.install()?;
+                plan.install_filter(filter, program)?;
                 capabilities.apply()
             }
             (capabilities, filter) => {
                 capabilities.map_or(Ok(()), |capabilities| capabilities.apply())?;
-                filter.as_ref().map_or(Ok(()), Filter::install)
+                filter.as_ref().map_or(Ok(()), |filter| plan.install_filter(filter, program))
             }
         }
     };

@@ -15,6 +15,8 @@ pub(crate) enum Message {
     Pid(i32),
     /// The user mappings are to be written.
     Mapping,
+    /// The host's network devices are to be moved into its network namespace.
+    Devices,
     /// The hooks of the runtime are to be run.
     Hooks,
     /// The master side of the terminal.
@@ -33,6 +35,7 @@ enum Phase {
     Cloned,
     Replaced,
     Mapped,
+    Moved,
     Terminal,
     Hooked,
     Ready,
@@ -75,6 +78,7 @@ fn next_phase(now: Phase, message: &Message) -> Result<Phase> {
     let next = match message {
         Message::Pid(_) => Phase::Replaced,
         Message::Mapping => Phase::Mapped,
+        Message::Devices => Phase::Moved,
         Message::Terminal(_) => Phase::Terminal,
         Message::Hooks => Phase::Hooked,
         Message::Ready => Phase::Ready,
@@ -101,6 +105,10 @@ impl Child {
 
     pub(crate) fn mapping(&self) -> Result<()> {
         self.ask(b'M')
+    }
+
+    pub(crate) fn devices(&self) -> Result<()> {
+        self.ask(b'D')
     }
 
     pub(crate) fn hooks(&self) -> Result<()> {
@@ -137,6 +145,7 @@ fn decode(packet: &[u8], fd: Option<OwnedFd>) -> Option<Message> {
     Some(match letter {
         b'P' => Message::Pid(i32::from_ne_bytes(content.try_into().ok()?)),
         b'M' => Message::Mapping,
+        b'D' => Message::Devices,
         b'H' => Message::Hooks,
         b'T' => Message::Terminal(fd?),
         b'R' => Message::Ready,

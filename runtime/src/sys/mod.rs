@@ -8,6 +8,7 @@ pub(crate) mod mount;
 pub(crate) mod net;
 pub(crate) mod prctl;
 pub(crate) mod proc;
+pub(crate) mod scheduling;
 pub(crate) mod scm;
 pub(crate) mod signal;
 pub(crate) mod tty;

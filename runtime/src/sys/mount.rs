@@ -38,6 +38,7 @@ pub(crate) const ATTR_RELATIME: u64 = 0x0;
 pub(crate) const ATTR_NOATIME: u64 = 0x10;
 pub(crate) const ATTR_STRICTATIME: u64 = 0x20;
 pub(crate) const ATTR_NODIRATIME: u64 = 0x80;
+pub(crate) const ATTR_IDMAP: u64 = 0x10_0000;
 pub(crate) const ATTR_NOSYMFOLLOW: u64 = 0x20_0000;
 
 pub(crate) const UNBINDABLE: u64 = libc::MS_UNBINDABLE;

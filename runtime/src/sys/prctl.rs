@@ -2,6 +2,7 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
 
 use super::check;
 
@@ -101,13 +102,6 @@ pub(crate) fn set_personality(persona: u64) -> io::Result<()> {
     check(unsafe { libc::personality(persona as libc::c_ulong) }.into()).map(drop)
 }
 
-/// I/O priority of this process (`class << 13 | level`).
-pub(crate) fn set_io_priority(priority: i32) -> io::Result<()> {
-    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
-    // SAFETY: takes three numbers.
-    check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, priority) }).map(drop)
-}
-
 /// The soft and the hard limit of a process; 0 is the calling one.
 pub(crate) fn get_rlimit_of(pid: i32, resource: u32) -> io::Result<(u64, u64)> {
     let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
@@ -150,13 +144,20 @@ struct Program {
     filter: *const Instruction,
 }
 
-/// Install a filter on this thread. The next system calls must be allowed by it.
-pub(crate) fn install_seccomp(program: &[Instruction], flags: u32) -> io::Result<()> {
+/// Install a filter on this thread. The next system calls must be allowed by it. Answers the listener, if the
+/// flags ask for one.
+pub(crate) fn install_seccomp(program: &[Instruction], flags: u32) -> io::Result<Option<OwnedFd>> {
     const SECCOMP_SET_MODE_FILTER: libc::c_uint = 1;
+    const SECCOMP_FILTER_FLAG_NEW_LISTENER: u32 = 8;
     let length = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
     let program = Program { len: length, filter: program.as_ptr() };
     // SAFETY: the program points at `len` instructions, which outlive the call.
     let result =
         unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
-    check(result).map(drop)
+    let fd = check(result)?;
+    if flags & SECCOMP_FILTER_FLAG_NEW_LISTENER == 0 {
+        return Ok(None);
+    }
+    // SAFETY: with this flag the kernel returns a new descriptor, owned by nobody else.
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
 }

@@ -17,9 +17,14 @@ const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 /// Mounts that become read-only only once everything inside them has been made.
 pub(crate) type Late = Vec<OwnedFd>;
 
-pub(crate) fn apply(root: BorrowedFd<'_>, steps: &[super::Step], late: &mut Late) -> Result<()> {
-    for step in steps {
-        one(root, step, late).step(|| {
+pub(crate) fn apply(
+    root: BorrowedFd<'_>,
+    steps: &[super::Step],
+    trees: &super::Trees,
+    late: &mut Late,
+) -> Result<()> {
+    for (place, step) in steps.iter().enumerate() {
+        one(root, step, trees.get(&place), late).step(|| {
             format!("error mounting {} to rootfs at {:?}", describe(&step.what), step.destination)
         })?;
     }
@@ -30,35 +35,45 @@ fn describe(what: &What) -> String {
     match what {
         What::Bind { source, .. } => format!("{source:?}"),
         What::New { kind, .. } | What::Classic { kind, .. } => format!("{kind:?}"),
-        What::Remount => "new attributes".into(),
+        What::Remount { .. } => "new attributes".into(),
         What::Cgroup { .. } => "\"cgroup\"".into(),
     }
 }
 
-fn one(root: BorrowedFd<'_>, step: &super::Step, late: &mut Late) -> Result<()> {
+fn one(root: BorrowedFd<'_>, step: &super::Step, tree: Option<&OwnedFd>, late: &mut Late) -> Result<()> {
     match &step.what {
-        What::Bind { source, recursive } => bind(root, step, source, *recursive),
+        What::Bind { source, recursive } => match tree {
+            Some(tree) => bind(root, step, source, tree.as_fd()),
+            None => {
+                let tree =
+                    mount::copy_of_path(source, *recursive).step(|| format!("bind source {source}"))?;
+                bind(root, step, source, tree.as_fd())
+            }
+        },
         What::New { kind, source, options, copy_up } => {
             new(root, step, (kind, source, options), *copy_up, late)
         }
         What::Classic { kind, source, flags, data } => classic(root, step, (kind, source, data), *flags),
-        What::Remount => {
+        What::Remount { flags, data } => {
             let target = inroot::open(root, &step.destination).step(|| "open the target".into())?;
+            if !data.is_empty() {
+                at_target(target.as_fd(), || mount::classic("", "", flags | libc::MS_REMOUNT, data))
+                    .step(|| format!("remount with {data:?}"))?;
+            }
             finish(target.as_fd(), step)
         }
         What::Cgroup { hierarchies, links } => cgroup(root, step, hierarchies, links),
     }
 }
 
-fn bind(root: BorrowedFd<'_>, step: &super::Step, source: &str, recursive: bool) -> Result<()> {
-    let tree = mount::copy_of_path(source, recursive).step(|| format!("bind source {source}"))?;
-    let mode = rustix::fs::fstat(&tree).step(|| format!("stat {source}"))?.st_mode;
+fn bind(root: BorrowedFd<'_>, step: &super::Step, source: &str, tree: BorrowedFd<'_>) -> Result<()> {
+    let mode = rustix::fs::fstat(tree).step(|| format!("stat {source}"))?.st_mode;
     let kind =
         if FileType::from_raw_mode(mode) == FileType::Directory { Kind::Directory } else { Kind::File };
     let target = target(root, step, kind)?;
-    refuse_proc(target.as_fd(), step, Some(tree.as_fd()))?;
-    finish(tree.as_fd(), step)?;
-    mount::attach(&tree, target.as_fd()).step(|| "attach".into())
+    refuse_proc(target.as_fd(), step, Some(tree))?;
+    finish(tree, step)?;
+    mount::attach(tree, target.as_fd()).step(|| "attach".into())
 }
 
 fn new(
@@ -87,16 +102,18 @@ fn new(
     if kind != "proc" {
         refuse_proc(target.as_fd(), step, None)?;
     }
-    let mut attributes = step.attributes.set;
-    let is_late = kind == "tmpfs" && attributes & ATTR_RDONLY != 0;
+    let (mut attributes, mut recursive) = (step.attributes.set, step.recursive_attributes);
+    let is_late = kind == "tmpfs" && (attributes | recursive.set) & ATTR_RDONLY != 0;
     if is_late {
         attributes &= !ATTR_RDONLY;
+        recursive.set &= !ATTR_RDONLY;
     }
     let source = Some(source).filter(|source| !source.is_empty());
     let fs = mount::new_filesystem(kind, source, &options, attributes).step(|| format!("new {kind}"))?;
     if copy_up {
         copy_tree(target.as_fd(), fs.as_fd()).step(|| "copy the directory up into the tmpfs".into())?;
     }
+    recursively(fs.as_fd(), &recursive)?;
     propagate(fs.as_fd(), step)?;
     mount::attach(&fs, target.as_fd()).step(|| "attach".into())?;
     if is_late {
@@ -114,14 +131,20 @@ fn classic(
 ) -> Result<()> {
     let target = target(root, step, Kind::Directory)?;
     refuse_proc(target.as_fd(), step, None)?;
+    at_target(target.as_fd(), || mount::classic(source, kind, flags, data))
+        .step(|| format!("mount {kind}"))?;
+    let mounted = inroot::open(root, &step.destination).step(|| "open the mount".into())?;
+    recursively(mounted.as_fd(), &step.recursive_attributes)?;
+    propagate(mounted.as_fd(), step)
+}
+
+fn at_target(target: BorrowedFd<'_>, call: impl FnOnce() -> io::Result<()>) -> Result<()> {
     let here = rustix::fs::open(".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .step(|| "open the current directory".into())?;
-    rustix::process::fchdir(&target).step(|| "enter the target".into())?;
-    let result = mount::classic(source, kind, flags, data).step(|| format!("mount {kind}"));
+    rustix::process::fchdir(target).step(|| "enter the target".into())?;
+    let result = call().step(|| "mount".into());
     rustix::process::fchdir(&here).step(|| "return to the current directory".into())?;
-    result?;
-    let mounted = inroot::open(root, &step.destination).step(|| "open the mount".into())?;
-    propagate(mounted.as_fd(), step)
+    result
 }
 
 fn cgroup(
@@ -137,6 +160,7 @@ fn cgroup(
     let bind = |path: &str, target: BorrowedFd<'_>| {
         let tree = mount::copy_of_path(path, false).step(|| format!("cgroup {path}"))?;
         mount::set_attributes(tree.as_fd(), &attributes, false).step(|| "set mount attributes".into())?;
+        recursively(tree.as_fd(), &step.recursive_attributes)?;
         mount::attach(&tree, target).step(|| "attach".into())
     };
     if let [(name, path)] = hierarchies
@@ -193,11 +217,15 @@ fn finish(fd: BorrowedFd<'_>, step: &super::Step) -> Result<()> {
     if !step.attributes.is_empty() {
         mount::set_attributes(fd, &step.attributes, false).step(|| "set mount attributes".into())?;
     }
-    if !step.recursive_attributes.is_empty() {
-        mount::set_attributes(fd, &step.recursive_attributes, true)
-            .step(|| "set recursive mount attributes".into())?;
-    }
+    recursively(fd, &step.recursive_attributes)?;
     propagate(fd, step)
+}
+
+fn recursively(fd: BorrowedFd<'_>, attributes: &Attributes) -> Result<()> {
+    if attributes.is_empty() {
+        return Ok(());
+    }
+    mount::set_attributes(fd, attributes, true).step(|| "set recursive mount attributes".into())
 }
 
 fn propagate(fd: BorrowedFd<'_>, step: &super::Step) -> Result<()> {

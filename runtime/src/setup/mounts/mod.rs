@@ -2,14 +2,16 @@
 
 mod apply;
 mod options;
+mod trees;
 
 use crate::cgroup;
 use crate::error::{Error, Result};
-use crate::spec::{Linux, Mount};
+use crate::spec::{IdMapping, Linux, Mount};
 use crate::sys::mount::Attributes;
 
 pub(crate) use apply::{Late, apply};
 pub(crate) use options::{KNOWN as KNOWN_OPTIONS, propagation_flag};
+pub(crate) use trees::{Trees, open_early};
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Step {
@@ -20,6 +22,21 @@ pub(crate) struct Step {
     pub(crate) recursive_attributes: Attributes,
     /// Propagation changes in order: the flag, and whether for all below.
     pub(crate) propagation: Vec<(u64, bool)>,
+    pub(crate) idmap: Option<Idmap>,
+}
+
+/// Under which owners the files of a bind mount appear.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Idmap {
+    recursive: bool,
+    mappings: Mappings,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Mappings {
+    Ids(Vec<IdMapping>, Vec<IdMapping>),
+    /// Those of a user namespace that there is.
+    Namespace(String),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -42,8 +59,11 @@ pub(crate) enum What {
         flags: u64,
         data: String,
     },
-    /// New attributes for what is mounted there already.
-    Remount,
+    /// New attributes for what is mounted there already, and options for its filesystem.
+    Remount {
+        flags: u64,
+        data: String,
+    },
     /// The view of the container's own cgroups: the directories to show, by the name they appear under.
     Cgroup {
         hierarchies: Vec<(String, String)>,
@@ -81,14 +101,13 @@ fn plan_one(mount: &Mount, bundle: &str, linux: &Linux, cgroup: &cgroup::Paths) 
     if mount.destination.is_empty() {
         return Err(Error::invalid("a mount has no destination"));
     }
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return Err(Error::Unsupported(format!("an id-mapped mount ({})", mount.destination)));
-    }
     // A relative destination is from the root, as older versions of the specification had it.
     let destination = format!("/{}", mount.destination.trim_start_matches('/'));
-    let parsed = options::parse(&mount.options)?;
+    let parsed = options::parse(&mount.options);
+    let idmap = plan_idmap(mount, parsed.idmap, linux)?;
     let what = if parsed.remount {
-        What::Remount
+        let flags = parsed.superblock_flags | options::classic_flags(&parsed.attributes);
+        What::Remount { flags, data: parsed.data.join(",") }
     } else if let Some(recursive) = parsed.bind.or((mount.kind == "bind").then_some(false)) {
         if mount.source.is_empty() {
             return Err(Error::invalid(format!("the bind mount at {destination} has no source")));
@@ -98,12 +117,27 @@ fn plan_one(mount: &Mount, bundle: &str, linux: &Linux, cgroup: &cgroup::Paths) 
         } else {
             format!("{bundle}/{}", mount.source)
         };
+        // There is no filesystem to give them to.
+        if let Some(word) = parsed.data.first() {
+            return Err(Error::invalid(format!(
+                "mount option {word:?} of the bind mount at {destination} is not known"
+            )));
+        }
+        if parsed.copy_up {
+            return Err(Error::invalid(format!("tmpcopyup is for tmpfs alone, not for {destination}")));
+        }
         What::Bind { source, recursive }
     } else {
         match mount.kind.as_str() {
             "cgroup" | "cgroup2" => cgroup_view(cgroup),
             kind if BY_OPTION.contains(&kind) => {
                 let mut data = parsed.data.clone();
+                data.extend(parsed.superblock_words);
+                if parsed.copy_up && kind != "tmpfs" {
+                    return Err(Error::invalid(format!(
+                        "tmpcopyup is for tmpfs alone, not for {destination}"
+                    )));
+                }
                 if kind == "tmpfs" && !linux.mount_label.is_empty() {
                     data.push(format!("context={}", linux.mount_label));
                 }
@@ -123,13 +157,48 @@ fn plan_one(mount: &Mount, bundle: &str, linux: &Linux, cgroup: &cgroup::Paths) 
             },
         }
     };
+    if idmap.is_some() && !matches!(what, What::Bind { .. }) {
+        return Err(Error::invalid(format!(
+            "the mount at {destination} cannot be id-mapped: it is not a bind mount"
+        )));
+    }
     Ok(Step {
         destination,
         what,
         attributes: parsed.attributes,
         recursive_attributes: parsed.recursive_attributes,
         propagation: parsed.propagation,
+        idmap,
     })
+}
+
+/// Without mappings of its own a mount takes the container's.
+fn plan_idmap(mount: &Mount, option: Option<bool>, linux: &Linux) -> Result<Option<Idmap>> {
+    let destination = &mount.destination;
+    let own = !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty();
+    let mappings = match (own, option) {
+        (false, None) => return Ok(None),
+        (true, _) if mount.uid_mappings.is_empty() || mount.gid_mappings.is_empty() => {
+            return Err(Error::invalid(format!(
+                "the id-mapped mount at {destination} needs both uidMappings and gidMappings"
+            )));
+        }
+        (true, _) => Mappings::Ids(mount.uid_mappings.clone(), mount.gid_mappings.clone()),
+        (false, Some(_)) => match linux.namespace("user") {
+            None => {
+                return Err(Error::invalid(format!(
+                    "the id-mapped mount at {destination} needs mappings, its own or those of a user namespace"
+                )));
+            }
+            Some(user) if !user.path.is_empty() => Mappings::Namespace(user.path.clone()),
+            Some(_) => Mappings::Ids(linux.uid_mappings.clone(), linux.gid_mappings.clone()),
+        },
+    };
+    if let Mappings::Ids(uids, gids) = &mappings {
+        crate::setup::idmap::validate(uids)?;
+        crate::setup::idmap::validate(gids)?;
+    }
+    Ok(Some(Idmap { recursive: option.unwrap_or(false), mappings }))
 }
 
 /// v2: one directory on the mount point itself. v1: a directory for each hierarchy, and links for controllers
@@ -182,6 +251,7 @@ mod tests {
                 attributes: Attributes { set: ATTR_RDONLY, ..Attributes::default() },
                 recursive_attributes: Attributes::default(),
                 propagation: vec![(PRIVATE, true)],
+                idmap: None,
             }
         );
         let tmpfs = step(
@@ -207,6 +277,12 @@ mod tests {
             r#"{"destination":"","type":"tmpfs"}"#,
             r#"{"destination":"/x"}"#,
             r#"{"destination":"/x","type":"bind"}"#,
+            r#"{"destination":"/x","type":"bind","source":"/y","options":["nonsense"]}"#,
+            r#"{"destination":"/x","type":"bind","source":"/y","options":["idmap"]}"#,
+            r#"{"destination":"/x","type":"tmpfs","uidMappings":[{"containerID":0,"hostID":1,"size":1}],
+                "gidMappings":[{"containerID":0,"hostID":1,"size":1}]}"#,
+            r#"{"destination":"/x","type":"bind","source":"/y","uidMappings":[{"containerID":0,"hostID":1,"size":1}]}"#,
+            r#"{"destination":"/x","type":"proc","options":["tmpcopyup"]}"#,
         ] {
             assert!(step(refused).is_err(), "{refused}");
         }

@@ -1,6 +1,5 @@
 //! Mount options: words to attributes, propagation and data, by one table.
 
-use crate::error::{Error, Result};
 use crate::sys::mount::{
     ATTR_ATIME, ATTR_NOATIME, ATTR_NODEV, ATTR_NODIRATIME, ATTR_NOEXEC, ATTR_NOSUID, ATTR_NOSYMFOLLOW,
     ATTR_RDONLY, ATTR_RELATIME, ATTR_STRICTATIME, Attributes, PRIVATE, SHARED, SLAVE, UNBINDABLE,
@@ -14,8 +13,11 @@ pub(super) struct Parsed {
     pub(super) bind: Option<bool>,
     pub(super) remount: bool,
     pub(super) copy_up: bool,
-    /// Flags of the filesystem itself, for mount(2).
+    /// The mount itself, or with all below it, shows other owners.
+    pub(super) idmap: Option<bool>,
+    /// Flags of the filesystem itself, for mount(2), and as words for the new API.
     pub(super) superblock_flags: u64,
+    pub(super) superblock_words: Vec<String>,
     pub(super) data: Vec<String>,
 }
 
@@ -32,6 +34,7 @@ enum Action {
     Bind(bool),
     Remount,
     CopyUp,
+    Idmap(bool),
     Superblock(u64),
     Nothing,
 }
@@ -47,6 +50,7 @@ const TABLE: &[(&str, Action)] = &[
     ("diratime", Clear(ATTR_NODIRATIME)),
     ("dirsync", Superblock(libc::MS_DIRSYNC)),
     ("exec", Clear(ATTR_NOEXEC)),
+    ("idmap", Idmap(false)),
     ("iversion", Superblock(libc::MS_I_VERSION)),
     ("lazytime", Superblock(libc::MS_LAZYTIME)),
     ("loud", Nothing),
@@ -70,6 +74,7 @@ const TABLE: &[(&str, Action)] = &[
     ("relatime", Atime(ATTR_RELATIME)),
     ("remount", Remount),
     ("rexec", ClearAll(ATTR_NOEXEC)),
+    ("ridmap", Idmap(true)),
     ("rnoatime", AtimeAll(ATTR_NOATIME)),
     ("rnodev", SetAll(ATTR_NODEV)),
     ("rnodiratime", SetAll(ATTR_NODIRATIME)),
@@ -104,18 +109,20 @@ const TABLE: &[(&str, Action)] = &[
 /// For `features`.
 pub(crate) const KNOWN: fn() -> Vec<&'static str> = || TABLE.iter().map(|row| row.0).collect();
 
-pub(super) fn parse(options: &[String]) -> Result<Parsed> {
+pub(super) fn parse(options: &[String]) -> Parsed {
     let mut parsed = Parsed::default();
     for option in options {
-        if matches!(option.as_str(), "idmap" | "ridmap") {
-            return Err(Error::Unsupported("an id-mapped mount".into()));
-        }
-        match TABLE.binary_search_by(|row| row.0.cmp(option)) {
-            Ok(place) => take(TABLE[place].1, &mut parsed),
-            Err(_) => parsed.data.push(option.clone()),
+        let Ok(place) = TABLE.binary_search_by(|row| row.0.cmp(option)) else {
+            parsed.data.push(option.clone());
+            continue;
+        };
+        take(TABLE[place].1, &mut parsed);
+        // `silent` has nothing to be silent about with the new API.
+        if matches!(TABLE[place].1, Superblock(flag) if flag != libc::MS_SILENT) {
+            parsed.superblock_words.push(option.clone());
         }
     }
-    Ok(parsed)
+    parsed
 }
 
 fn take(action: Action, parsed: &mut Parsed) {
@@ -130,6 +137,7 @@ fn take(action: Action, parsed: &mut Parsed) {
         Bind(recursive) => parsed.bind = Some(recursive),
         Remount => parsed.remount = true,
         CopyUp => parsed.copy_up = true,
+        Idmap(recursive) => parsed.idmap = Some(recursive),
         Superblock(flag) => parsed.superblock_flags |= flag,
         Nothing => {}
     }
@@ -180,7 +188,7 @@ mod tests {
 
     fn attributes(words: &str) -> (u64, u64) {
         let words: Vec<String> = words.split(',').map(str::to_owned).collect();
-        let parsed = parse(&words).expect("known words");
+        let parsed = parse(&words);
         (parsed.attributes.set, parsed.attributes.clear)
     }
 
@@ -207,11 +215,11 @@ mod tests {
     #[test]
     fn what_is_no_flag_is_data_for_the_filesystem() {
         let words = ["size=1k", "rbind", "rro", "slave", "tmpcopyup", "unheard"].map(str::to_owned);
-        let parsed = parse(&words).expect("valid");
+        let parsed = parse(&words);
         assert_eq!(parsed.data, ["size=1k", "unheard"]);
         assert_eq!((parsed.bind, parsed.copy_up), (Some(true), true));
         assert_eq!(parsed.recursive_attributes.set, ATTR_RDONLY);
         assert_eq!(parsed.propagation, [(SLAVE, false)]);
-        assert!(parse(&["idmap".to_owned()]).is_err());
+        assert_eq!(parse(&["ridmap".to_owned()]).idmap, Some(true));
     }
 }
