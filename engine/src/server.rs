@@ -43,7 +43,7 @@ pub(crate) fn run() -> Result<()> {
         std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
         std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o711))?;
     }
-    let _pidfile = lock_pidfile(&config.pidfile)?;
+    let _pid_file = PidFile::lock(&config.pidfile)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS.min(std::thread::available_parallelism().map_or(1, Into::into).max(2)))
         .enable_all()
@@ -205,25 +205,44 @@ fn group_id(name: &str) -> Option<u32> {
 }
 
 /// One daemon for one pid file, by a lock that no killed process can leave behind.
-fn lock_pidfile(path: &Path) -> Result<std::fs::File> {
-    use rustix::fs::{FlockOperation, flock};
-    if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+struct PidFile {
+    /// Holds the lock.
+    _file: std::fs::File,
+    path: PathBuf,
+}
+
+impl PidFile {
+    fn lock(path: &Path) -> Result<PidFile> {
+        use rustix::fs::{FlockOperation, flock};
+        use std::os::unix::fs::MetadataExt;
+        let step = || format!("open pid file {}", path.display());
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+        }
+        let mut options = std::fs::File::options();
+        options.create(true).truncate(false).read(true).write(true);
+        loop {
+            let mut file = options.open(path).with_context(step)?;
+            if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+                let pid = std::fs::read_to_string(path).unwrap_or_default();
+                bail!("process with PID {} is still running (pid file {})", pid.trim(), path.display());
+            }
+            // One that has just stopped may have removed the file between our open and our lock.
+            let locked = file.metadata().with_context(step)?;
+            if std::fs::metadata(path).is_ok_and(|named| named.ino() == locked.ino()) {
+                file.set_len(0)?;
+                writeln!(file, "{}", std::process::id())?;
+                return Ok(PidFile { _file: file, path: path.to_owned() });
+            }
+        }
     }
-    let mut file = std::fs::File::options()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(path)
-        .with_context(|| format!("open pid file {}", path.display()))?;
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        let pid = std::fs::read_to_string(path).unwrap_or_default();
-        bail!("process with PID {} is still running (pid file {})", pid.trim(), path.display());
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        // Still locked: whoever opens it now is refused, or sees that it is gone.
+        let _ = std::fs::remove_file(&self.path);
     }
-    file.set_len(0)?;
-    writeln!(file, "{}", std::process::id())?;
-    Ok(file)
 }
 
 /// What SIGHUP changes: the log level. The rest is named once.

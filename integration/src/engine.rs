@@ -50,6 +50,30 @@ pub struct Engine {
     arguments: Vec<String>,
 }
 
+/// A network namespace beyond the daemon's; see [`Engine::outside`].
+pub struct Outside {
+    holder: Child,
+    pub address: &'static str,
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+/// A process that holds a new network namespace, in which the loopback link is up.
+fn hold_netns() -> Child {
+    let mut holder = Command::new("unshare");
+    holder.args(["--net", "sh", "-c", "ip link set lo up && echo ready && exec sleep 3600"]);
+    let mut holder = holder.stdout(Stdio::piped()).spawn().expect("start unshare");
+    let mut ready = [0; 6];
+    let stdout = holder.stdout.as_mut().expect("it is piped");
+    std::io::Read::read_exact(stdout, &mut ready).expect("a network namespace");
+    holder
+}
+
 /// How a command ended and what it wrote.
 #[derive(Debug)]
 pub struct Ran {
@@ -90,12 +114,7 @@ impl Engine {
         let cgroup = format!("gte{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         // Short: socket paths are limited.
         let dir = tempfile::Builder::new().prefix("gte").tempdir_in("/tmp").expect("a temporary folder");
-        let mut holder = Command::new("unshare");
-        holder.args(["--net", "sh", "-c", "ip link set lo up && echo ready && exec sleep 3600"]);
-        let mut holder = holder.stdout(Stdio::piped()).spawn().expect("start unshare");
-        let mut ready = [0; 6];
-        let stdout = holder.stdout.as_mut().expect("it is piped");
-        std::io::Read::read_exact(stdout, &mut ready).expect("a network namespace");
+        let holder = hold_netns();
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         let mut engine = Engine { cgroup, dir, holder, daemon: None, docker, arguments };
         engine.launch();
@@ -121,16 +140,11 @@ impl Engine {
     /// Starts the daemon and returns when it answers.
     pub fn launch(&mut self) {
         assert!(self.daemon.is_none(), "it is running");
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path("log"));
-        let mut command = self.in_netns();
-        command.arg(bins::path("gantryd"));
-        command.arg("--data-root").arg(self.path("data")).arg("--exec-root").arg(self.path("exec"));
-        command.arg("--pidfile").arg(self.path("pid")).arg("--config-file").arg(self.path("daemon.json"));
-        command.arg("--host").arg(format!("unix://{}", self.socket().display()));
-        command.arg("--cgroup-parent").arg(format!("/{}", self.cgroup)).args(&self.arguments);
+        let mut command = self.daemon_command();
         if !self.path("daemon.json").exists() {
             std::fs::write(self.path("daemon.json"), "{}").expect("write daemon.json");
         }
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path("log"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.expect("open the log"));
         self.daemon = Some(command.spawn().expect("start gantryd"));
         wait_for(
@@ -139,12 +153,48 @@ impl Engine {
         );
     }
 
+    /// The daemon with its flags, in its network namespace.
+    pub fn daemon_command(&self) -> Command {
+        let mut command = self.in_netns();
+        command.arg(bins::path("gantryd"));
+        command.arg("--data-root").arg(self.path("data")).arg("--exec-root").arg(self.path("exec"));
+        command.arg("--pidfile").arg(self.path("pid")).arg("--config-file").arg(self.path("daemon.json"));
+        command.arg("--host").arg(format!("unix://{}", self.socket().display()));
+        command.arg("--cgroup-parent").arg(format!("/{}", self.cgroup)).args(&self.arguments);
+        command
+    }
+
     /// A command in the network namespace of the daemon; the program is its first argument. `nsenter` becomes the
     /// program, so that the pid is the program's.
     pub fn in_netns(&self) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/proc/{}/ns/net", self.holder.id()));
         command
+    }
+
+    /// A host that the daemon's is linked with, and whose only route is to it.
+    pub fn outside(&self) -> Outside {
+        let outside = Outside { holder: hold_netns(), address: "192.0.2.2" };
+        let world = outside.holder.id().to_string();
+        let ip = |words: &str| {
+            let done = self.in_netns().arg("ip").args(words.split(' ')).status();
+            assert!(done.expect("run ip").success(), "ip {words}");
+        };
+        ip(&format!("link add uplink type veth peer name world netns {world}"));
+        ip("addr add 192.0.2.1/30 dev uplink");
+        ip("link set uplink up");
+        for words in ["addr add 192.0.2.2/30 dev world", "link set world up"] {
+            let net = format!("--net=/proc/{world}/ns/net");
+            let done = Command::new("nsenter").args([&net, "ip"]).args(words.split(' ')).status();
+            assert!(done.expect("run ip").success(), "ip {words}");
+        }
+        outside
+    }
+
+    /// The firewall of the daemon's network namespace.
+    pub fn rules(&self) -> String {
+        let rules = self.in_netns().args(["nft", "list", "ruleset"]).output().expect("run nft");
+        String::from_utf8_lossy(&rules.stdout).into_owned()
     }
 
     /// The end of both daemons' logs.
@@ -164,6 +214,19 @@ impl Engine {
         let mut daemon = self.daemon.take().expect("it is running");
         daemon.kill().expect("kill gantryd");
         daemon.wait().expect("wait for gantryd");
+    }
+
+    /// The daemon's pid.
+    pub fn pid(&self) -> i32 {
+        self.daemon.as_ref().expect("it is running").id() as i32
+    }
+
+    /// SIGTERM to gantryd; its exit code.
+    pub fn stop_gantryd(&mut self) -> Option<i32> {
+        let mut daemon = self.daemon.take().expect("it is running");
+        let pid = rustix::process::Pid::from_child(&daemon);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signal gantryd");
+        wait_child(&mut daemon, Duration::from_secs(30))
     }
 
     /// SIGKILL to containerd-lite.

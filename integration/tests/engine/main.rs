@@ -1,5 +1,6 @@
 //! gantryd from outside, by the real docker command: from the flag to the kernel and back.
 
+mod daemon;
 mod exec;
 mod images;
 mod lifecycle;

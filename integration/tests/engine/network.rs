@@ -42,7 +42,31 @@ fn bridge_and_ports() {
         || format!("no answer on the published port\n{}", engine.log()),
     );
     engine.assert_nothing_left();
-    let rules = engine.in_netns().args(["nft", "list", "ruleset"]).output().unwrap();
-    let rules = String::from_utf8_lossy(&rules.stdout).into_owned();
+    let rules = engine.rules();
     assert!(!rules.contains("8080"), "{rules}");
+}
+
+/// The world outside the host: a network namespace that only knows the host's address, not the containers'.
+#[test]
+fn containers_reach_outside_as_the_host() {
+    let Some(engine) = Engine::start() else { return };
+    let outside = engine.outside();
+    let reached = engine.docker(&["run", "--rm", IMAGE, "ping", "-c", "1", "-w", "5", outside.address]);
+    assert_eq!(reached.code, 0, "{reached:?}\n{}", engine.rules());
+    // And a container without a network does not.
+    let none = engine.docker(&[
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        IMAGE,
+        "ping",
+        "-c",
+        "1",
+        "-w",
+        "2",
+        outside.address,
+    ]);
+    assert_eq!(none.code, 1, "{none:?}");
+    engine.assert_nothing_left();
 }
