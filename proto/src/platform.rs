@@ -2,6 +2,12 @@
 
 use std::fmt;
 
+/// What may stand alone, without the operating system.
+const KNOWN_ARCHITECTURES: [&str; 20] = [
+    "386", "aarch64", "amd64", "arm", "arm64", "armel", "armhf", "i386", "loong64", "mips", "mips64",
+    "mips64le", "mipsle", "ppc64", "ppc64le", "riscv64", "s390x", "wasm", "x86-64", "x86_64",
+];
+
 /// An operating system and a processor, normalised.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Platform {
@@ -23,9 +29,12 @@ impl Platform {
         let valid = |part: &&str| {
             !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
         };
-        if parts.len() > 3 || !parts.iter().all(valid) {
+        if parts.len() > 3 {
+            return Err(format!("\"{text}\": cannot parse platform specifier: invalid argument"));
+        }
+        if let Some(part) = parts.iter().find(|part| !valid(part)) {
             return Err(format!(
-                "\"{text}\" is an invalid component of \"{text}\": platform specifier component must match \"^[A-Za-z0-9_.-]+$\""
+                "\"{part}\" is an invalid component of \"{text}\": platform specifier component must match \"^[A-Za-z0-9_.-]+$\": invalid argument"
             ));
         }
         let host = Platform::host();
@@ -33,6 +42,11 @@ impl Platform {
         Ok(match lower.as_slice() {
             [os] if os == "linux" || os == "windows" || os == "darwin" || os == "freebsd" => {
                 Platform { os: os.clone(), ..host }
+            }
+            [architecture] if !KNOWN_ARCHITECTURES.contains(&architecture.as_str()) => {
+                return Err(format!(
+                    "\"{text}\": unknown operating system or architecture: invalid argument"
+                ));
             }
             [architecture] => {
                 let (architecture, variant) = normalise_architecture(architecture, "");

@@ -24,7 +24,9 @@ pub struct Reference {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ParseError {
     Format,
-    Uppercase,
+    /// The path with its upper-case letters.
+    Uppercase(String),
+    Tag,
     TooLong,
     /// 64 hex digits are an image id, never a name.
     LooksLikeId(String),
@@ -34,9 +36,10 @@ impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ParseError::Format => f.write_str("invalid reference format"),
-            ParseError::Uppercase => {
-                f.write_str("invalid reference format: repository name must be lowercase")
+            ParseError::Uppercase(name) => {
+                write!(f, "invalid reference format: repository name ({name}) must be lowercase")
             }
+            ParseError::Tag => f.write_str("invalid tag format"),
             ParseError::TooLong => write!(f, "repository name must not be more than {MAX_NAME} characters"),
             ParseError::LooksLikeId(name) => {
                 write!(f, "invalid repository name ({name}), cannot specify 64-byte hexadecimal strings")
@@ -67,17 +70,15 @@ impl Reference {
         {
             return Err(ParseError::Format);
         }
+        let official = domain == DEFAULT_DOMAIN && !path.contains('/');
         if path.bytes().any(|b| b.is_ascii_uppercase()) {
-            return Err(ParseError::Uppercase);
+            let prefix = if official { OFFICIAL } else { "" };
+            return Err(ParseError::Uppercase(format!("{prefix}{path}")));
         }
         if !valid_path(path) || !valid_domain(domain) {
             return Err(ParseError::Format);
         }
-        let path = if domain == DEFAULT_DOMAIN && !path.contains('/') {
-            format!("{OFFICIAL}{path}")
-        } else {
-            path.to_owned()
-        };
+        let path = if official { format!("{OFFICIAL}{path}") } else { path.to_owned() };
         if domain.len() + 1 + path.len() > MAX_NAME {
             return Err(ParseError::TooLong);
         }
@@ -113,7 +114,7 @@ impl Reference {
     /// The same repository under another tag, which must be valid.
     pub fn with_tag(&self, tag: &str) -> Result<Reference, ParseError> {
         if !valid_tag(tag) {
-            return Err(ParseError::Format);
+            return Err(ParseError::Tag);
         }
         Ok(Reference { tag: Some(tag.to_owned()), digest: None, ..self.clone() })
     }
@@ -256,7 +257,8 @@ mod tests {
         {
             assert!(Reference::parse_familiar(bad).is_err(), "{bad}");
         }
-        assert_eq!(Reference::parse_familiar("Redis"), Err(ParseError::Uppercase));
+        let upper = ParseError::Uppercase("library/Redis".into());
+        assert_eq!(Reference::parse_familiar("Redis"), Err(upper));
         assert!(matches!(Reference::parse_familiar(&"a".repeat(64)), Err(ParseError::LooksLikeId(_))));
         assert_eq!(Reference::parse_familiar(&"a".repeat(300)), Err(ParseError::TooLong));
     }

@@ -1,7 +1,7 @@
 //! `docker import`: a root filesystem's tar as an image of one layer.
 
 use super::progress::Reporter;
-use super::spool::{self, Compression, Spool, blocking, decoder};
+use super::spool::{self, Compression, Spool, decoder};
 use super::store::{self, Descriptor, Manifest};
 use super::{DANGLING, tag};
 use crate::Ctx;
@@ -87,17 +87,21 @@ async fn describe(file: &Arc<std::fs::File>) -> Result<(Descriptor, String), Err
         let mut decoded = decoder(&*file, compression)?;
         let mut header = Vec::new();
         decoded.by_ref().take(512).read_to_end(&mut header)?;
-        if header.len() < 512
-            || (header.iter().any(|b| *b != 0) && tar::Header::from_byte_slice(&header).cksum().is_err())
-        {
-            return Err(io::Error::other("the input is not a tar archive"));
+        if !header.is_empty() && header.len() < 512 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if header.iter().any(|b| *b != 0) && tar::Header::from_byte_slice(&header).cksum().is_err() {
+            return Err(io::Error::other("no header"));
         }
         plain.write_all(&header)?;
         io::copy(&mut decoded, &mut plain)?;
         Ok((compression, raw.finish(), size, plain.finish()))
     };
-    let (compression, digest, size, diff_id) =
-        blocking(read, "import").await.map_err(|e| Error::invalid(e.to_string()))?;
+    let (compression, digest, size, diff_id) = tokio::task::spawn_blocking(read)
+        .await
+        .map_err(|e| Error::internal(e.to_string()))?
+        // docker's status for a body that is no archive.
+        .map_err(|e| Error::internal(spool::unreadable(&e).to_string()))?;
     let suffix = match compression {
         Compression::None => "",
         Compression::Gzip => "+gzip",
@@ -160,20 +164,27 @@ pub(crate) fn apply_changes<'a>(changes: impl Iterator<Item = &'a str>) -> Resul
             "CMD" => config.cmd = Some(command(rest)),
             "ENTRYPOINT" => config.entrypoint = Some(command(rest)),
             "ENV" => {
-                let (name, value) =
-                    pair(rest).ok_or_else(|| Error::invalid("ENV must have two arguments"))?;
+                let (name, value) = pair(rest).ok_or_else(|| arguments_missing("ENV", rest))?;
                 config.env.get_or_insert_default().push(format!("{name}={value}"));
             }
             "LABEL" => {
-                let (name, value) =
-                    pair(rest).ok_or_else(|| Error::invalid("LABEL must have two arguments"))?;
+                let (name, value) = pair(rest).ok_or_else(|| arguments_missing("LABEL", rest))?;
                 config.labels.get_or_insert_default().insert(name, value);
             }
             "EXPOSE" => {
                 for port in rest.split_whitespace() {
+                    if port.split('/').next().is_none_or(|number| number.parse::<u16>().is_err()) {
+                        return Err(Error::invalid(format!("Invalid containerPort: {port}")));
+                    }
                     let port = if port.contains('/') { port.to_owned() } else { format!("{port}/tcp") };
                     config.exposed_ports.get_or_insert_default().insert(port, Default::default());
                 }
+            }
+            "USER" | "WORKDIR" | "STOPSIGNAL" if rest.is_empty() => {
+                return Err(Error::invalid(format!(
+                    "{} requires exactly one argument",
+                    verb.to_ascii_uppercase()
+                )));
             }
             "USER" => config.user = rest.to_owned(),
             "WORKDIR" => config.working_dir = rest.to_owned(),
@@ -189,6 +200,13 @@ pub(crate) fn apply_changes<'a>(changes: impl Iterator<Item = &'a str>) -> Resul
         }
     }
     Ok(config)
+}
+
+fn arguments_missing(verb: &str, rest: &str) -> Error {
+    match rest {
+        "" => Error::invalid(format!("{verb} requires at least one argument")),
+        _ => Error::invalid(format!("{verb} must have two arguments")),
+    }
 }
 
 /// A JSON list, or a shell's command line.

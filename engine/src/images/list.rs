@@ -38,9 +38,11 @@ pub(crate) async fn list(
     let bound = |key: &str| -> Result<Option<i64>, Error> {
         let Some(name) = filters.get(key).next() else { return Ok(None) };
         let found = rows.values().find(|(all, _)| all.iter().any(|record| is_named(record, name)));
-        found
-            .map(|(_, row)| Some(row.created))
-            .ok_or_else(|| Error::not_found(format!("No such image: {name}")))
+        found.map(|(_, row)| Some(row.created)).ok_or_else(|| {
+            let name = Reference::parse_familiar(name)
+                .map_or_else(|_| name.to_owned(), |name| name.with_default_tag().familiar());
+            Error::not_found(format!("No such image: {name}"))
+        })
     };
     let (before, since) = (bound("before")?, bound("since")?);
     let dangling = filters.boolean("dangling")?;

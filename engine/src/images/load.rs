@@ -65,8 +65,10 @@ async fn load_images(
         ));
     }
     let saved = archive.read("manifest.json", super::MAX_DOCUMENT).await?;
-    let saved: Vec<Saved> =
-        serde_json::from_slice(&saved).map_err(|e| Error::invalid(format!("manifest.json: {e}")))?;
+    let saved: Vec<Saved> = serde_json::from_slice(&saved).map_err(|e| match e.is_eof() {
+        true => Error::invalid("unexpected EOF"),
+        false => Error::invalid(format!("manifest.json: {e}")),
+    })?;
     check_count(saved.len())?;
     for image in saved {
         load_docker(ctx, lease, archive, image, layers, reporter).await?;
@@ -217,9 +219,8 @@ async fn finish(
         reporter.stream(format!("Loaded image ID: {id}\n")).await;
     }
     for name in names {
-        let reference = Reference::parse_familiar(&name)
-            .map_err(|e| Error::invalid(format!("image name {name:?} of the archive: {e}")))?
-            .with_default_tag();
+        let reference =
+            Reference::parse_familiar(&name).map_err(|e| Error::invalid(e.to_string()))?.with_default_tag();
         tag::name(ctx, &reference.to_string(), target.to_grpc(), Strings::new()).await?;
         reporter.stream(format!("Loaded image: {}\n", reference.familiar())).await;
     }

@@ -24,7 +24,7 @@ use proto::digest::Digest;
 use proto::docker::Strings;
 use proto::docker::image::ImageConfig;
 use proto::platform::Platform;
-use proto::reference::Reference;
+use proto::reference::{ParseError, Reference};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
@@ -73,7 +73,8 @@ struct ConfigDocument {
 
 /// The image that `name` (name, name:tag, digest or id prefix) stands for; docker's 404 otherwise.
 pub(crate) async fn resolve(ctx: &Ctx, name: &str) -> Result<Image, Error> {
-    if let Ok(reference) = Reference::parse_familiar(name) {
+    let parsed = Reference::parse_familiar(name);
+    if let Ok(reference) = parsed {
         let reference = reference.with_default_tag();
         if let Some(record) = ctx.containerd.get_image(&reference.to_string()).await? {
             return load_image(ctx, &record).await;
@@ -89,9 +90,10 @@ pub(crate) async fn resolve(ctx: &Ctx, name: &str) -> Result<Image, Error> {
     match by_id(ctx, name).await? {
         Some(image) => Ok(image),
         None if name.len() == 64 || name.starts_with("sha256:") => {
-            Err(Error::not_found(format!("No such image: {name}")))
+            let digits = name.strip_prefix("sha256:").unwrap_or(name);
+            Err(Error::not_found(format!("No such image: sha256:{digits}")))
         }
-        None => Err(Error::invalid("invalid reference format")),
+        None => Err(Error::invalid(parsed.err().unwrap_or(ParseError::Format).to_string())),
     }
 }
 

@@ -18,6 +18,8 @@ use std::sync::Arc;
 const MAX_ENTRIES: usize = 100_000;
 /// Symbolic links that one look-up follows: `layer.tar` of older archives is one.
 const MAX_LINKS: usize = 8;
+/// How docker begins the refusal of an entry that would leave the archive.
+const INVALID_NAME: &str = "invalid entry name ";
 const CHUNK: usize = 1 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,9 +112,21 @@ impl Spool {
             Ok::<_, io::Error>(Archive { file: Arc::new(file), entries })
         })
         .await;
-        result
-            .map_err(|e| Error::internal(e.to_string()))?
-            .map_err(|e| Error::invalid(format!("archive/tar: invalid tar header: {e}")))
+        result.map_err(|e| Error::internal(e.to_string()))?.map_err(|e| unreadable(&e))
+    }
+}
+
+/// Go's words for an archive that is none. A disk that fails is another matter.
+pub(crate) fn unreadable(error: &io::Error) -> Error {
+    let words = error.to_string();
+    if error.raw_os_error().is_some() {
+        Error::io("read the archive", error)
+    } else if error.kind() == io::ErrorKind::UnexpectedEof || words.contains("failed to read entire block") {
+        Error::invalid("unexpected EOF")
+    } else if words.starts_with(INVALID_NAME) {
+        Error::invalid(words)
+    } else {
+        Error::invalid("archive/tar: invalid tar header")
     }
 }
 
@@ -142,7 +156,9 @@ fn index(file: &mut File) -> io::Result<HashMap<String, Entry>> {
         if entries.len() >= MAX_ENTRIES {
             return Err(io::Error::other(format!("more than {MAX_ENTRIES} entries")));
         }
-        let Some(name) = normal(Path::new(""), &entry.path()?) else { continue };
+        let path = entry.path()?;
+        let name = normal(Path::new(""), &path)
+            .ok_or_else(|| io::Error::other(format!("{INVALID_NAME}{:?}", path.display().to_string())))?;
         let kind = entry.header().entry_type();
         if kind.is_file() {
             let found = Entry::File { offset: entry.raw_file_position(), size: entry.size() };
@@ -183,7 +199,7 @@ impl Archive {
     }
 
     fn find(&self, name: &str) -> Result<(u64, u64), Error> {
-        let missing = || Error::invalid(format!("archive has no file {name:?}"));
+        let missing = || Error::invalid(format!("open {name}: no such file or directory"));
         let mut current = normal(Path::new(""), Path::new(name)).ok_or_else(missing)?;
         for _ in 0..MAX_LINKS {
             match self.entries.get(&current).ok_or_else(missing)? {

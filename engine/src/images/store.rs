@@ -97,7 +97,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Manifest, Error> {
 pub(crate) fn diff_ids(config: &[u8]) -> Result<Vec<String>, Error> {
     #[derive(Deserialize)]
     struct Config {
-        rootfs: RootFs,
+        #[serde(default)]
+        rootfs: Option<RootFs>,
     }
     #[derive(Deserialize)]
     struct RootFs {
@@ -115,7 +116,8 @@ pub(crate) fn diff_ids(config: &[u8]) -> Result<Vec<String>, Error> {
     }
     let config: Config =
         serde_json::from_slice(config).map_err(|e| Error::invalid(format!("image configuration: {e}")))?;
-    Ok(config.rootfs.diff_ids.into_iter().map(|id| id.0.to_string()).collect())
+    let rootfs = config.rootfs.ok_or_else(|| Error::invalid("invalid image JSON, no RootFS key"))?;
+    Ok(rootfs.diff_ids.into_iter().map(|id| id.0.to_string()).collect())
 }
 
 /// What keeps a manifest's parts from being collected.

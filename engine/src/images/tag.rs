@@ -11,10 +11,13 @@ use proto::reference::Reference;
 pub(crate) async fn tag(ctx: &Ctx, source: &str, repository: &str, tag: &str) -> Result<(), Error> {
     let mut reference = Reference::parse_familiar(repository).map_err(|e| Error::invalid(e.to_string()))?;
     if reference.digest().is_some() {
-        return Err(Error::invalid("refusing to create a tag with a digest reference"));
+        return Err(Error::invalid("cannot import digest reference"));
     }
     if !tag.is_empty() {
-        reference = reference.with_tag(tag).map_err(|_| Error::invalid(format!("invalid tag: {tag:?}")))?;
+        reference = reference.with_tag(tag).map_err(|e| Error::invalid(e.to_string()))?;
+    }
+    if reference.path() == "library/sha256" {
+        return Err(Error::invalid("refusing to create an ambiguous tag using digest algorithm as name"));
     }
     let reference = reference.with_default_tag();
     let image = resolve(ctx, source).await?;

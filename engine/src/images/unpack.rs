@@ -55,7 +55,8 @@ async fn unpack_layer(
     let result = async {
         let applied = ctx.containerd.apply_layer(lease, layer.clone(), mounts).await?;
         if applied != diff_id {
-            let text = format!("layer {} unpacks to {applied}, its image says {diff_id}", layer.digest);
+            let text =
+                format!("invalid diffID for layer {}: expected {diff_id:?}, got {applied:?}", layer.digest);
             return Err(Error::new(ErrorKind::DataLoss, text));
         }
         match ctx.containerd.commit_layer(lease, chain_id, &key).await {

@@ -13,10 +13,11 @@ use axum::routing::{get, post};
 use base64::Engine;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use http::{HeaderMap, Method, StatusCode};
+use proto::digest::Digest;
 use proto::docker::ApiVersion;
 use proto::docker::image::AuthConfig;
 use proto::platform::Platform;
-use proto::reference::Reference;
+use proto::reference::{ParseError, Reference};
 
 pub(crate) fn router() -> Router<Shared> {
     Router::new()
@@ -70,11 +71,13 @@ async fn respond(
     mut receiver: tokio::sync::mpsc::Receiver<bytes::Bytes>,
     mut work: tokio::task::JoinHandle<Result<(), Error>>,
 ) -> Result<Response, Error> {
+    let mut finished = false;
     let first = tokio::select! {
         biased;
         line = receiver.recv() => line,
         done = &mut work => {
             done.map_err(|e| Error::internal(e.to_string()))??;
+            finished = true;
             receiver.try_recv().ok()
         }
     };
@@ -83,8 +86,7 @@ async fn respond(
         if let Some(first) = first {
             let _ = sender.send(first).await;
         }
-        let mut finished = false;
-        let mut reporter = Some(reporter);
+        let mut reporter = (!finished).then_some(reporter);
         loop {
             tokio::select! {
                 biased;
@@ -113,12 +115,12 @@ async fn respond(
 
 /// docker sends the name and the tag or digest apart; a name alone means all tags, which is not built.
 fn pull_reference(name: &str, tag: &str) -> Result<Reference, Error> {
-    let text = match tag {
-        "" => name.to_owned(),
-        tag if tag.contains(':') => format!("{name}@{tag}"),
-        tag => format!("{name}:{tag}"),
+    let wrong = |error: ParseError| Error::invalid(error.to_string());
+    let reference = match tag.parse::<Digest>() {
+        Ok(_) => Reference::parse_familiar(&format!("{name}@{tag}")).map_err(wrong)?,
+        Err(_) if tag.is_empty() => Reference::parse_familiar(name).map_err(wrong)?,
+        Err(_) => Reference::parse_familiar(name).and_then(|name| name.with_tag(tag)).map_err(wrong)?,
     };
-    let reference = Reference::parse_familiar(&text).map_err(|e| Error::invalid(e.to_string()))?;
     if reference.tag().is_none() && reference.digest().is_none() {
         return Err(Error::unimplemented("pulling all tags of a repository"));
     }
@@ -140,7 +142,8 @@ async fn import_image(
 ) -> Result<Response, Error> {
     match params.text("fromSrc") {
         "-" => {}
-        "" => return Err(Error::invalid("either fromImage or fromSrc is needed")),
+        // docker takes it for a URL.
+        "" => return Err(Error::internal("Get \"http:\": http: no Host in request URL")),
         _ => return Err(Error::unimplemented("importing from a URL")),
     }
     let name = match params.text("repo") {
@@ -148,6 +151,9 @@ async fn import_image(
         repository => {
             let reference =
                 Reference::parse_familiar(repository).map_err(|e| Error::invalid(e.to_string()))?;
+            if reference.digest().is_some() {
+                return Err(Error::invalid("cannot import digest reference"));
+            }
             Some(match params.text("tag") {
                 "" => reference.with_default_tag(),
                 tag => reference.with_tag(tag).map_err(|e| Error::invalid(e.to_string()))?,
@@ -174,7 +180,13 @@ async fn load_images(State(ctx): State<Shared>, params: Params, body: Body) -> R
     let reporter = Reporter::new(sender);
     let work = {
         let reporter = reporter.clone();
-        tokio::spawn(async move { load::load(&ctx, spool, &platform, quiet, &reporter).await })
+        tokio::spawn(async move {
+            // docker's answer has begun by then: the failure is its last line.
+            if let Err(error) = load::load(&ctx, spool, &platform, quiet, &reporter).await {
+                reporter.failed(&error).await;
+            }
+            Ok(())
+        })
     };
     respond(reporter, receiver, work).await
 }
@@ -185,7 +197,7 @@ fn platform_json(text: &str) -> Result<Platform, Error> {
         return Ok(Platform::host());
     }
     let platform: proto::docker::image::Platform =
-        serde_json::from_str(text).map_err(|e| Error::invalid(format!("invalid platform: {e}")))?;
+        serde_json::from_str(text).map_err(|e| Error::invalid(format!("failed to parse platform: {e}")))?;
     let parts = [platform.os, platform.architecture, platform.variant];
     let parts: Vec<&str> = parts.iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
     Platform::parse(&parts.join("/")).map_err(Error::invalid)
