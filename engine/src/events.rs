@@ -68,24 +68,6 @@ impl Events {
     }
 }
 
-/// Filter keys of `GET /events`.
-pub(crate) const FILTER_KEYS: &[&str] = &[
-    "config",
-    "container",
-    "daemon",
-    "event",
-    "image",
-    "label",
-    "network",
-    "node",
-    "plugin",
-    "scope",
-    "secret",
-    "service",
-    "type",
-    "volume",
-];
-
 /// True when every given key matches.
 pub(crate) fn matches(filters: &Filters, message: &Message) -> bool {
     let attributes = &message.actor.attributes;

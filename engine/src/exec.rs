@@ -145,7 +145,10 @@ pub(crate) fn create(ctx: &Ctx, container: &Container, request: ExecCreateReques
         return Err(Error::invalid("No exec command specified"));
     }
     state::check(Request::Exec, container.live(), &container.id, &container.name())?;
-    crate::containers::attach::parse_detach_keys(&request.detach_keys)?;
+    let keys = &request.detach_keys;
+    if crate::containers::attach::parse_detach_keys(keys).is_none() {
+        return Err(Error::internal(format!("Invalid escape keys ({keys}) provided")));
+    }
     forget_oldest(container);
     let exec = Exec::new(ctx, &container.id, random_id(), request, ExecState::Created);
     let id = exec.id.clone();

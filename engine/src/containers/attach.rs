@@ -2,7 +2,6 @@
 
 use super::stdio::{Output, Streams};
 use crate::containerd::Containerd;
-use crate::error::Error;
 use crate::http::hijack::Connection;
 use crate::http::stream::Framing;
 use std::sync::Arc;
@@ -162,24 +161,21 @@ impl Detach {
 }
 
 /// `ctrl-p,ctrl-q`, `a,ctrl-b`; empty is the default.
-pub(crate) fn parse_detach_keys(text: &str) -> Result<Vec<u8>, Error> {
+pub(crate) fn parse_detach_keys(text: &str) -> Option<Vec<u8>> {
     if text.is_empty() {
-        return Ok(DEFAULT_DETACH_KEYS.to_vec());
+        return Some(DEFAULT_DETACH_KEYS.to_vec());
     }
-    let wrong = |key: &str| {
-        Error::invalid(format!("Invalid detach keys ({text}) provided: Unknown character: '{key}'"))
-    };
     text.split(',')
         .map(|key| match key.strip_prefix("ctrl-") {
             Some(rest) => match rest.as_bytes() {
-                [byte @ b'a'..=b'z'] => Ok(byte - b'a' + 1),
-                [b'@'] => Ok(0),
-                [byte @ (b'[' | b'\\' | b']' | b'^' | b'_')] => Ok(byte - b'@'),
-                _ => Err(wrong(key)),
+                [byte @ b'a'..=b'z'] => Some(byte - b'a' + 1),
+                [b'@'] => Some(0),
+                [byte @ (b'[' | b'\\' | b']' | b'^' | b'_')] => Some(byte - b'@'),
+                _ => None,
             },
             None => match key.as_bytes() {
-                [byte] if byte.is_ascii() => Ok(*byte),
-                _ => Err(wrong(key)),
+                [byte] if byte.is_ascii() => Some(*byte),
+                _ => None,
             },
         })
         .collect()
@@ -196,6 +192,6 @@ mod tests {
         assert_eq!(detach.filter(b"c"), (b"\x10c".to_vec(), false));
         assert_eq!(detach.filter(b"\x10\x10\x11d"), (b"\x10".to_vec(), true));
         assert_eq!(parse_detach_keys("ctrl-a,x").unwrap(), [1, b'x']);
-        assert!(parse_detach_keys("ctrl-").is_err() && parse_detach_keys("ab").is_err());
+        assert!(parse_detach_keys("ctrl-").is_none() && parse_detach_keys("ab").is_none());
     }
 }

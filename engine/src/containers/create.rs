@@ -3,7 +3,7 @@
 
 use super::record::{MountKind, NetworkMode, Record};
 use super::stdio::Streams;
-use super::{containerd_record, mounts, publish, random_id, signal, spec, state};
+use super::{containerd_record, endpoints, mounts, publish, random_id, signal, spec, state};
 use crate::clock::Timestamp;
 use crate::containerd::SNAPSHOTTER;
 use crate::error::Error;
@@ -12,7 +12,7 @@ use crate::networks::{files, ports};
 use crate::view::Container;
 use crate::{Ctx, images, names, volumes};
 use proto::containerd::containers;
-use proto::docker::container::{Config, CreateRequest, CreateResponse, HostConfig};
+use proto::docker::container::{Config, CreateRequest, CreateResponse, HealthConfig, HostConfig};
 use proto::platform::Platform;
 use std::sync::Arc;
 
@@ -28,6 +28,9 @@ pub(crate) async fn create(
     request: CreateRequest,
 ) -> Result<CreateResponse, Error> {
     let CreateRequest { mut config, host_config, networking_config } = request;
+    if config == Config::default() {
+        return Err(Error::invalid("config cannot be empty in order to create a container"));
+    }
     let mut host = host_config.unwrap_or_default();
     check_host(ctx, &mut config, &mut host)?;
     let image = images::resolve(ctx, &config.image).await?;
@@ -35,6 +38,8 @@ pub(crate) async fn create(
     merge(&mut config, &image);
     let arguments = arguments(&mut config)?;
     ports::check_exposed(&config)?;
+    let networking = networking_config.unwrap_or_default();
+    endpoints::check(&config, &host, &networking)?;
     let mut points = mounts::resolve(&config, &host)?;
     images::ensure_unpacked(ctx, &image).await?;
 
@@ -60,7 +65,7 @@ pub(crate) async fn create(
         arguments,
         config,
         host_config: host,
-        networking: networking_config.unwrap_or_default(),
+        networking,
         mounts: points,
         restart_count: 0,
         manually_stopped: false,
@@ -241,7 +246,7 @@ fn check_host(ctx: &Ctx, config: &mut Config, host: &mut HostConfig) -> Result<(
         host.network_mode = "bridge".to_owned();
     }
     check_network_mode(ctx, config, host)?;
-    check_namespaces(host)?;
+    check_namespaces(ctx, host)?;
     check_restart_policy(host)?;
     check_log(ctx, host)?;
     if host.init == Some(true) {
@@ -259,11 +264,22 @@ fn check_host(ctx: &Ctx, config: &mut Config, host: &mut HostConfig) -> Result<(
             host.oom_score_adj
         )));
     }
+    if host.annotations.iter().flatten().any(|(key, _)| key.is_empty()) {
+        return Err(Error::invalid(
+            "invalid Annotations: the empty string is not permitted as an annotation key",
+        ));
+    }
+    if let Some(check) = &config.healthcheck {
+        check_healthcheck(check)?;
+    }
     if host.shm_size < 0 {
         return Err(Error::invalid("SHM size can not be less than 0"));
     }
     if !matches!(host.isolation.as_str(), "" | "default") {
-        return Err(Error::invalid(format!("invalid isolation '{}' on linux", host.isolation)));
+        return Err(Error::invalid(format!(
+            "invalid isolation ({}): linux only supports 'default'",
+            host.isolation
+        )));
     }
     for extra in host.extra_hosts.iter().flatten() {
         files::split_extra_host(extra)?;
@@ -314,11 +330,15 @@ fn check_network_mode(ctx: &Ctx, config: &Config, host: &mut HostConfig) -> Resu
     }
 }
 
-fn check_namespaces(host: &HostConfig) -> Result<(), Error> {
+fn check_namespaces(ctx: &Ctx, host: &HostConfig) -> Result<(), Error> {
     match host.pid_mode.as_str() {
         "" | "host" => {}
-        mode if mode.starts_with("container:") => {}
-        _ => return Err(Error::invalid("invalid PID mode")),
+        mode => match mode.strip_prefix("container:") {
+            Some(target) if !target.is_empty() => {
+                ctx.view.find(target).map_err(|error| Error::invalid(error.to_string()))?;
+            }
+            _ => return Err(Error::invalid(format!("invalid PID mode: {mode}"))),
+        },
     }
     match host.ipc_mode.as_str() {
         "" | "host" | "private" | "none" => {}
@@ -330,13 +350,32 @@ fn check_namespaces(host: &HostConfig) -> Result<(), Error> {
         mode => return Err(Error::invalid(format!("invalid IPC mode: {mode}"))),
     }
     if !matches!(host.uts_mode.as_str(), "" | "host") {
-        return Err(Error::invalid("invalid UTS mode"));
+        return Err(Error::invalid(format!("invalid UTS mode: {}", host.uts_mode)));
     }
     if !matches!(host.userns_mode.as_str(), "" | "host") {
         return Err(Error::invalid("invalid user namespace mode"));
     }
     if !matches!(host.cgroupns_mode.as_str(), "" | "host" | "private") {
         return Err(Error::invalid(format!("invalid cgroup namespace mode: {}", host.cgroupns_mode)));
+    }
+    Ok(())
+}
+
+/// Times are in nanoseconds; zero is the default.
+fn check_healthcheck(check: &HealthConfig) -> Result<(), Error> {
+    const SHORTEST: i64 = 1_000_000;
+    for (name, time) in [
+        ("Interval", check.interval),
+        ("Timeout", check.timeout),
+        ("StartPeriod", check.start_period),
+        ("StartInterval", check.start_interval),
+    ] {
+        if time != 0 && time < SHORTEST {
+            return Err(Error::invalid(format!("{name} in Healthcheck cannot be less than 1ms")));
+        }
+    }
+    if check.retries < 0 {
+        return Err(Error::invalid("Retries in Healthcheck cannot be negative"));
     }
     Ok(())
 }
@@ -374,7 +413,9 @@ fn check_log(ctx: &Ctx, host: &mut HostConfig) -> Result<(), Error> {
             crate::logs::check_options(host.log_config.config.as_ref().unwrap_or(&Default::default()))
         }
         "none" => Ok(()),
-        other => Err(Error::invalid(format!("logger: no log driver named '{other}' is registered"))),
+        other => Err(Error::invalid(format!(
+            "error looking up logging plugin {other}: plugin \"{other}\" not found"
+        ))),
     }
 }
 

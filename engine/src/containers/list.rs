@@ -5,6 +5,7 @@ use super::record::{NetworkMode, Record};
 use super::state::{Live, Status};
 use crate::clock::Timestamp;
 use crate::error::Error;
+use crate::http::extract::not_a_number;
 use crate::view::Container;
 use crate::{Ctx, images};
 use proto::docker::container::{Port, Summary, SummaryHostConfig, SummaryNetworkSettings};
@@ -29,7 +30,8 @@ pub(crate) const FILTER_KEYS: &[&str] = &[
     "status",
     "volume",
 ];
-const STATUSES: [&str; 7] = ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
+const STATUSES: [&str; 7] = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
+const HEALTHS: [&str; 4] = ["none", "starting", "healthy", "unhealthy"];
 
 /// What a listing asks for.
 pub(crate) struct Query {
@@ -92,18 +94,27 @@ impl Filter<'_> {
                 .transpose()
         };
         if let Some(status) = filters.get("status").find(|status| !STATUSES.contains(status)) {
-            return Err(wrong_value("status", status));
+            let reason =
+                format!("invalid value for state ({status}): must be one of {}", STATUSES.join(", "));
+            return Err(wrong_value("status", status, reason));
         }
-        if let Some(health) =
-            filters.get("health").find(|h| !["starting", "healthy", "unhealthy", "none"].contains(h))
-        {
-            return Err(wrong_value("health", health));
+        if let Some(health) = filters.get("health").find(|health| !HEALTHS.contains(health)) {
+            let reason =
+                format!("invalid value for health ({health}): must be one of {}", HEALTHS.join(", "));
+            return Err(wrong_value("health", health, reason));
         }
         let exited = filters
             .get("exited")
-            .map(|text| text.parse().map_err(|_| wrong_value("exited", text)))
+            .map(|text| {
+                text.parse().map_err(|_| {
+                    let reason = format!("strconv.Atoi: parsing {text:?}: {}", not_a_number(text));
+                    wrong_value("exited", text, reason)
+                })
+            })
             .collect::<Result<_, _>>()?;
         filters.boolean("is-task")?;
+        check_port_filter(filters, "publish")?;
+        check_port_filter(filters, "expose")?;
         let mut ancestors = Vec::new();
         for name in filters.get("ancestor") {
             match images::resolve(ctx, name).await {
@@ -151,8 +162,22 @@ impl Filter<'_> {
     }
 }
 
-fn wrong_value(key: &str, value: &str) -> Error {
-    FilterError::Value { key: key.to_owned(), value: value.to_owned() }.into()
+fn wrong_value(key: &str, value: &str, reason: String) -> Error {
+    FilterError::Word { key: key.to_owned(), value: value.to_owned(), reason }.into()
+}
+
+/// `publish` and `expose`: a port or a range of them, with or without a protocol.
+fn check_port_filter(filters: &Filters, key: &str) -> Result<(), Error> {
+    for wanted in filters.get(key) {
+        let ports = wanted.split('/').next().unwrap_or("");
+        if let Some(wrong) = ports.split('-').find(|port| port.parse::<u16>().is_err()) {
+            let reason = not_a_number(wrong);
+            return Err(Error::internal(format!(
+                "error while looking up for {key} {wanted}: strconv.ParseUint: parsing {wrong:?}: {reason}"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// docker takes regular expressions; the anchors and plain text are what people write.

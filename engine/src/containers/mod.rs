@@ -2,6 +2,7 @@
 
 pub(crate) mod attach;
 pub(crate) mod create;
+mod endpoints;
 pub(crate) mod exit;
 pub(crate) mod inspect;
 pub(crate) mod list;

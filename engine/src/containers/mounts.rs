@@ -26,12 +26,14 @@ pub(crate) fn resolve(config: &Config, host: &HostConfig) -> Result<Vec<MountPoi
         add(&mut points, parse_mount(mount)?)?;
     }
     for (destination, options) in host.tmpfs.iter().flatten() {
-        let destination = check_destination(destination, destination)?;
+        let destination = check_destination(destination).map_err(Error::invalid)?;
         add(&mut points, parse_tmpfs(&destination, options)?)?;
     }
     // Volumes the image or `-v /path` declares: anonymous ones, where nothing else stands.
     for destination in config.volumes.iter().flatten().map(|(path, _)| path) {
-        let destination = check_destination(destination, destination)?;
+        let destination = check_destination(destination).map_err(|reason| {
+            Error::invalid(format!("invalid volume specification: '{destination}': {reason}"))
+        })?;
         if !points.iter().any(|point| point.destination == destination) {
             points.push(MountPoint { anonymous: true, ..volume("", &destination) });
         }
@@ -69,17 +71,13 @@ fn volume(name: &str, destination: &str) -> MountPoint {
 }
 
 /// Absolute, without `..`, not the root.
-fn check_destination(path: &str, specification: &str) -> Result<String, Error> {
+fn check_destination(path: &str) -> Result<String, String> {
     if !path.starts_with('/') {
-        return Err(Error::invalid(format!(
-            "invalid volume specification: '{specification}': invalid mount path: '{path}' mount path must be absolute"
-        )));
+        return Err(format!("invalid mount path: '{path}' mount path must be absolute"));
     }
     let clean = clean(path);
     if clean == "/" {
-        return Err(Error::invalid(format!(
-            "invalid volume specification: '{specification}': invalid specification: destination can't be '/'"
-        )));
+        return Err("invalid specification: destination can't be '/'".to_owned());
     }
     Ok(clean)
 }
@@ -97,9 +95,9 @@ pub(crate) fn clean(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-/// `source:destination[:mode]` or `destination`.
+/// `source:destination[:mode]` or `destination`. docker answers a wrong one with 500.
 fn parse_bind(text: &str) -> Result<MountPoint, Error> {
-    let wrong = || Error::invalid(format!("invalid volume specification: '{text}'"));
+    let wrong = || Error::internal(format!("invalid volume specification: '{text}'"));
     let parts: Vec<&str> = text.split(':').collect();
     if parts.iter().any(|part| part.is_empty()) {
         return Err(wrong());
@@ -110,8 +108,21 @@ fn parse_bind(text: &str) -> Result<MountPoint, Error> {
         [source, destination, mode] => (source, destination, mode),
         _ => return Err(wrong()),
     };
-    let destination = check_destination(destination, text)?;
+    let mode = Mode::parse(mode)?;
     let is_volume = !source.starts_with('/');
+    let kind = if is_volume { "volume" } else { "bind" };
+    let misplaced = |reason: &str| {
+        Error::internal(format!(
+            "invalid volume specification: '{text}': invalid mount config for type \"{kind}\": {reason}"
+        ))
+    };
+    let destination = check_destination(destination).map_err(|reason| misplaced(&reason))?;
+    if is_volume && !mode.propagation.is_empty() {
+        return Err(misplaced("field BindOptions must not be specified"));
+    }
+    if !is_volume && mode.no_copy {
+        return Err(misplaced("field VolumeOptions must not be specified"));
+    }
     let mut point = if source.is_empty() {
         MountPoint { anonymous: true, ..volume("", &destination) }
     } else if is_volume {
@@ -124,30 +135,61 @@ fn parse_bind(text: &str) -> Result<MountPoint, Error> {
             ..self::point(MountKind::Bind, &destination)
         }
     };
-    point.mode = mode.to_owned();
-    for option in mode.split(',').filter(|option| !option.is_empty()) {
-        match option {
-            "ro" => point.writable = false,
-            "rw" => point.writable = true,
-            // Labels of SELinux and hints of other platforms change nothing here.
-            "z" | "Z" | "consistent" | "cached" | "delegated" => {}
-            "nocopy" if is_volume => point.copy = false,
-            option if PROPAGATIONS.contains(&option) && !is_volume => point.propagation = option.to_owned(),
-            _ => return Err(Error::internal(format!("invalid mode: {mode}"))),
-        }
-    }
+    point.mode = mode.text.to_owned();
+    point.writable = !mode.read_only;
+    point.copy &= !mode.no_copy;
+    point.propagation = mode.propagation.to_owned();
     Ok(point)
+}
+
+/// The third part of a bind: of each kind of word one at most.
+#[derive(Default)]
+struct Mode<'a> {
+    text: &'a str,
+    read_only: bool,
+    no_copy: bool,
+    propagation: &'a str,
+}
+
+impl Mode<'_> {
+    fn parse(text: &str) -> Result<Mode<'_>, Error> {
+        let mut mode = Mode { text, ..Mode::default() };
+        let mut kinds = Vec::new();
+        for word in text.split(',').filter(|_| !text.is_empty()) {
+            let kind = match word {
+                "ro" | "rw" => "access",
+                // Labels of SELinux and hints of other platforms change nothing here.
+                "z" | "Z" => "label",
+                "consistent" | "cached" | "delegated" => "consistency",
+                "nocopy" => "copy",
+                word if PROPAGATIONS.contains(&word) => "propagation",
+                _ => "",
+            };
+            if kind.is_empty() || kinds.contains(&kind) {
+                return Err(Error::internal(format!("invalid mode: {text}")));
+            }
+            kinds.push(kind);
+            match kind {
+                "access" => mode.read_only = word == "ro",
+                "copy" => mode.no_copy = true,
+                "propagation" => mode.propagation = word,
+                _ => {}
+            }
+        }
+        Ok(mode)
+    }
 }
 
 fn parse_mount(mount: &Mount) -> Result<MountPoint, Error> {
     let kind = mount.kind.as_str();
     let wrong =
         |reason: String| Error::invalid(format!("invalid mount config for type \"{kind}\": {reason}"));
-    if !matches!(kind, "bind" | "volume" | "tmpfs" | "image" | "cluster" | "npipe") {
-        return Err(wrong("mount type unknown".to_owned()));
-    }
     if mount.target.is_empty() {
         return Err(wrong("field Target must not be empty".to_owned()));
+    }
+    // Named pipes are Windows's and cluster volumes a swarm's.
+    if !matches!(kind, "bind" | "volume" | "tmpfs" | "image") {
+        return Err(wrong("mount type unknown".to_owned()));
     }
     if !mount.target.starts_with('/') {
         return Err(wrong(format!("invalid mount path: '{}' mount path must be absolute", mount.target)));
@@ -156,8 +198,9 @@ fn parse_mount(mount: &Mount) -> Result<MountPoint, Error> {
     if destination == "/" {
         return Err(wrong("invalid specification: destination can't be '/'".to_owned()));
     }
-    let exclusive = |given: bool, name: &str| {
-        if given { Err(wrong(format!("field {name} must not be specified"))) } else { Ok(()) }
+    let exclusive = |given: bool, name: &str| match given {
+        true => Err(Error::invalid(format!("{name} must not be specified on mount type \"{kind}\""))),
+        false => Ok(()),
     };
     match kind {
         "bind" => {
@@ -215,7 +258,9 @@ fn parse_mount(mount: &Mount) -> Result<MountPoint, Error> {
         "tmpfs" => {
             exclusive(mount.bind_options.is_some(), "BindOptions")?;
             exclusive(mount.volume_options.is_some(), "VolumeOptions")?;
-            exclusive(!mount.source.is_empty(), "Source")?;
+            if !mount.source.is_empty() {
+                return Err(wrong("field Source must not be specified".to_owned()));
+            }
             let given = mount.tmpfs_options.clone().unwrap_or_default();
             let mut options = Vec::new();
             if given.size_bytes > 0 {
@@ -225,16 +270,21 @@ fn parse_mount(mount: &Mount) -> Result<MountPoint, Error> {
                 options.push(format!("mode={:o}", given.mode));
             }
             for option in given.options.iter().flatten() {
-                options.push(option.join("="));
+                let option = option.join("=");
+                if !is_tmpfs_option(&option) {
+                    return Err(wrong(format!("invalid option: {option}")));
+                }
+                options.push(option);
             }
             Ok(MountPoint { writable: !mount.read_only, options, ..point(MountKind::Tmpfs, &destination) })
         }
+        _ if mount.source.is_empty() => Err(wrong("field Source must not be empty".to_owned())),
         other => Err(Error::unimplemented(format!("mount type {other}"))),
     }
 }
 
-/// `--tmpfs /path:options`: mount flags and tmpfs data in one list.
-fn parse_tmpfs(destination: &str, text: &str) -> Result<MountPoint, Error> {
+/// What the kernel and tmpfs take in one list of options.
+fn is_tmpfs_option(option: &str) -> bool {
     const FLAGS: &[&str] = &[
         "exec",
         "noexec",
@@ -255,16 +305,19 @@ fn parse_tmpfs(destination: &str, text: &str) -> Result<MountPoint, Error> {
         "nostrictatime",
         "defaults",
     ];
+    const SETTINGS: [&str; 8] = ["size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol", "huge"];
+    let setting = option.split_once('=').map_or("", |(key, _)| key);
+    FLAGS.contains(&option) || SETTINGS.contains(&setting)
+}
+
+/// `--tmpfs /path:options`: mount flags and tmpfs data in one list.
+fn parse_tmpfs(destination: &str, text: &str) -> Result<MountPoint, Error> {
     let mut point = point(MountKind::Tmpfs, destination);
     for option in text.split(',').filter(|option| !option.is_empty()) {
-        let key = option.split('=').next().unwrap_or("");
         match option {
             "ro" => point.writable = false,
             "rw" => point.writable = true,
-            _ if FLAGS.contains(&option) => point.options.push(option.to_owned()),
-            _ if ["size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol", "huge"].contains(&key) => {
-                point.options.push(option.to_owned());
-            }
+            _ if is_tmpfs_option(option) => point.options.push(option.to_owned()),
             _ => {
                 return Err(Error::new(
                     ErrorKind::InvalidArgument,

@@ -22,16 +22,14 @@ pub(crate) async fn remove(
     }
     if live != Live::Down {
         if !force {
-            let (state, advice) = match live {
-                Live::Paused { .. } => {
-                    ("paused", "unpause and then stop the container before removing or force remove")
+            let reason = match live {
+                Live::Paused { .. } => "container is paused and must be unpaused first",
+                Live::Restarting => {
+                    "container is restarting: stop the container before removing or force remove"
                 }
-                Live::Restarting => ("restarting", "stop the container before removing or force remove"),
-                _ => ("running", "stop the container before removing or force remove"),
+                _ => "container is running: stop the container before removing or force remove",
             };
-            return Err(Error::conflict(format!(
-                "cannot remove container \"{reference}\": container is {state}: {advice}"
-            )));
+            return Err(Error::conflict(format!("cannot remove container \"{reference}\": {reason}")));
         }
         stop::kill_and_wait(ctx, container).await?;
     }

@@ -7,13 +7,13 @@ use crate::view::Container;
 use crate::{Ctx, names};
 
 pub(crate) async fn rename(ctx: &Ctx, container: &Container, new: &str) -> Result<(), Error> {
-    let new = new.strip_prefix('/').unwrap_or(new);
     if new.is_empty() {
         return Err(Error::invalid("Neither old nor new names may be empty"));
     }
+    let new = new.strip_prefix('/').unwrap_or(new);
     if !names::is_valid(new) {
         return Err(Error::invalid(format!(
-            "Error when allocating new name: Invalid container name ({new}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+            "Error when allocating new name: Invalid container name (/{new}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
         )));
     }
     let _operation = container.operation.lock().await;

@@ -96,7 +96,7 @@ pub(crate) fn check(request: Request, live: Live, id: &str, name: &str) -> Resul
             Err(Error::conflict("container is marked for removal and cannot be started"))
         }
         (Start, Live::Down | Live::Restarting) => Ok(()),
-        (Pause, Live::Paused { .. }) => Err(Error::conflict(format!("container {id} is already paused"))),
+        (Pause, Live::Paused { .. }) => Err(Error::conflict(format!("Container {id} is already paused"))),
         (Pause | Exec | Resize, Live::Restarting) => {
             Err(Error::conflict(format!("Container {id} is restarting, wait until the container is running")))
         }

@@ -22,8 +22,8 @@ pub(crate) async fn top(ctx: &Ctx, container: &Container, arguments: &str) -> Re
         .map_err(|_| Error::internal("error running ps: no answer in time"))?
         .map_err(|error| Error::io("error running ps", &error))?;
     if !output.status.success() {
-        let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(Error::internal(format!("error running ps: {reason}")));
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(Error::internal(format!("ps: {}", words.trim().lines().next().unwrap_or(""))));
     }
     let table = parse(&String::from_utf8_lossy(&output.stdout), &pids)?;
     publish(ctx, container, "top", &[]);

@@ -2,6 +2,7 @@
 
 use crate::clock::Timestamp;
 use crate::error::Error;
+use crate::http::document::{self, Document};
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Query};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -9,7 +10,6 @@ use http::request::Parts;
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use proto::docker::filter::Filters;
-use serde::de::DeserializeOwned;
 
 /// Largest JSON body: far above any real configuration, far below what hurts.
 pub(crate) const MAX_JSON_BODY: usize = 4 << 20;
@@ -53,10 +53,10 @@ impl Params {
     pub(crate) fn number<N: std::str::FromStr>(&self, name: &str) -> Result<Option<N>, Error> {
         match self.get(name) {
             None | Some("") => Ok(None),
-            Some(text) => text
-                .parse()
-                .map(Some)
-                .map_err(|_| Error::invalid(format!("strconv.Atoi: parsing {text:?}: invalid syntax"))),
+            Some(text) => text.parse().map(Some).map_err(|_| {
+                // docker's own status, though the client is at fault.
+                Error::internal(format!("strconv.Atoi: parsing {text:?}: {}", not_a_number(text)))
+            }),
         }
     }
 
@@ -69,10 +69,22 @@ impl Params {
     pub(crate) fn time(&self, name: &str) -> Result<Option<Timestamp>, Error> {
         match self.get(name) {
             None | Some("" | "0") => Ok(None),
-            Some(text) => Timestamp::parse_query(text)
-                .map(Some)
-                .ok_or_else(|| Error::invalid(format!("invalid value for {name:?}: {text:?}"))),
+            Some(text) => Timestamp::parse_query(text).map(Some).ok_or_else(|| {
+                let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
+                let wrong = if seconds.parse::<i64>().is_ok() { fraction } else { seconds };
+                Error::internal(format!("strconv.ParseInt: parsing {wrong:?}: {}", not_a_number(wrong)))
+            }),
         }
+    }
+}
+
+/// Why Go's strconv does not take a text as a number of the wanted size.
+pub(crate) fn not_a_number(text: &str) -> &'static str {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
+        "value out of range"
+    } else {
+        "invalid syntax"
     }
 }
 
@@ -80,6 +92,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Params, Error> {
+        check_query(parts.uri.query().unwrap_or(""))?;
         let Query(pairs) = Query::<Vec<(String, String)>>::from_request_parts(parts, state)
             .await
             .map_err(|error| Error::invalid(error.to_string()))?;
@@ -87,10 +100,24 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
     }
 }
 
+/// Go refuses what the reader of pairs would take as plain text.
+fn check_query(query: &str) -> Result<(), Error> {
+    if query.contains(';') {
+        return Err(Error::invalid("invalid semicolon separator in query"));
+    }
+    for (at, _) in query.match_indices('%') {
+        let escape = query.get(at..at + 3).unwrap_or(&query[at..]);
+        if escape.len() != 3 || !escape.bytes().skip(1).all(|b| b.is_ascii_hexdigit()) {
+            return Err(Error::invalid(format!("invalid URL escape {escape:?}")));
+        }
+    }
+    Ok(())
+}
+
 /// A JSON body; `None` when there was none.
 pub(crate) struct JsonBody<T>(pub(crate) Option<T>);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+impl<S: Send + Sync, T: Document> FromRequest<S> for JsonBody<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request<Body>, _: &S) -> Result<JsonBody<T>, Error> {
@@ -99,9 +126,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Ok(JsonBody(None));
         }
-        proto::docker::from_slice(&bytes)
-            .map(|document| JsonBody(Some(document)))
-            .map_err(|error| invalid_json(&error))
+        document::read(&bytes).map(|document| JsonBody(Some(document)))
     }
 }
 
@@ -140,6 +165,10 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Error> {
                 Ok(())
             } else if kind.is_empty() {
                 Err(Error::invalid("malformed Content-Type header (): mime: no media type"))
+            } else if kind.ends_with('/') {
+                Err(Error::invalid(format!(
+                    "malformed Content-Type header ({given}): mime: expected token after slash"
+                )))
             } else {
                 Err(Error::invalid(format!(
                     "unsupported Content-Type header ({given}): must be 'application/json'"
@@ -149,18 +178,10 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Error> {
     }
 }
 
-fn invalid_json(error: &serde_json::Error) -> Error {
-    let text = error.to_string();
-    if text.starts_with("trailing characters") {
-        Error::invalid("unexpected content after JSON")
-    } else {
-        Error::invalid(format!("invalid JSON: {text}"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proto::docker::container::CreateRequest;
 
     fn params(pairs: &[(&str, &str)]) -> Params {
         Params(pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect())
@@ -175,7 +196,7 @@ mod tests {
         assert!(given.number::<i64>("n").is_err());
     }
 
-    async fn read(content_type: &str, body: impl Into<Body>) -> Result<Option<serde_json::Value>, Error> {
+    async fn read(content_type: &str, body: impl Into<Body>) -> Result<Option<CreateRequest>, Error> {
         let request = Request::builder().header(CONTENT_TYPE, content_type).body(body.into()).unwrap();
         JsonBody::from_request(request, &()).await.map(|JsonBody(document)| document)
     }
@@ -183,7 +204,10 @@ mod tests {
     #[tokio::test]
     async fn bodies_are_json_of_bounded_size() {
         let sentence = |result: Result<_, Error>| result.unwrap_err().to_string();
-        assert_eq!(read("application/json; charset=utf-8", "{}").await.unwrap(), Some(serde_json::json!({})));
+        assert_eq!(
+            read("application/json; charset=utf-8", "{}").await.unwrap(),
+            Some(CreateRequest::default())
+        );
         assert_eq!(read("application/json", "").await.unwrap(), None);
         assert!(
             sentence(read("text/plain", "{}").await)

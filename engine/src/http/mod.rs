@@ -1,6 +1,7 @@
 //! HTTP around the routes: the accept loops, version negotiation, the headers every answer has, and what happens
 //! to a request that no route takes.
 
+pub(crate) mod document;
 pub(crate) mod extract;
 pub(crate) mod hijack;
 pub(crate) mod stream;

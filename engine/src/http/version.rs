@@ -10,6 +10,8 @@ use proto::docker::{ApiVersion, MAX_API_VERSION, MIN_API_VERSION};
 pub(crate) enum Refusal {
     /// Clients older than the oldest version do not expect JSON.
     TooOld(String),
+    /// As Go's server answers what is no URL.
+    BadRequest,
     Other(Error),
 }
 
@@ -17,6 +19,7 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         match self {
             Refusal::TooOld(message) => (StatusCode::BAD_REQUEST, message + "\n").into_response(),
+            Refusal::BadRequest => (StatusCode::BAD_REQUEST, "400 Bad Request").into_response(),
             Refusal::Other(error) => error.into_response(),
         }
     }
@@ -34,6 +37,7 @@ pub(crate) fn strip(request: &mut Request<Body>) -> Result<(), Refusal> {
     }
     // `/containers//name/json`: the name as `docker inspect` prints it.
     let path = path.replacen("/containers//", "/containers/", 1);
+    let path = readable(path).ok_or(Refusal::BadRequest)?;
     if path != uri.path() {
         let target = match uri.query() {
             Some(query) => format!("{path}?{query}"),
@@ -48,6 +52,31 @@ pub(crate) fn strip(request: &mut Request<Body>) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// The path with its escapes all whole and all UTF-8: bytes that are none become U+FFFD, as in Go's JSON.
+fn readable(path: String) -> Option<String> {
+    if !path.contains('%') {
+        return Some(path);
+    }
+    let mut bytes = Vec::with_capacity(path.len());
+    for (n, part) in path.split('%').enumerate() {
+        let escaped = if n == 0 { 0 } else { 2 };
+        if n > 0 {
+            let digits = part.get(..2).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        }
+        bytes.extend_from_slice(&part.as_bytes()[escaped..]);
+    }
+    if std::str::from_utf8(&bytes).is_ok() {
+        return Some(path);
+    }
+    let escape = |b: u8| match b {
+        b'/' => "/".to_owned(),
+        b if b.is_ascii_alphanumeric() || b"-_.~".contains(&b) => char::from(b).to_string(),
+        b => format!("%{b:02X}"),
+    };
+    Some(String::from_utf8_lossy(&bytes).bytes().map(escape).collect())
+}
+
 /// `("1.45", "/info")` of `/v1.45/info`.
 fn split(path: &str) -> Option<(&str, &str)> {
     let rest = path.strip_prefix("/v")?;
@@ -57,7 +86,9 @@ fn split(path: &str) -> Option<(&str, &str)> {
 }
 
 fn check(text: &str) -> Result<ApiVersion, Refusal> {
-    let version: ApiVersion = text.parse().map_err(|_| Refusal::Other(Error::not_found("page not found")))?;
+    // A third number and all after it says nothing.
+    let two = text.match_indices('.').nth(1).map_or(text, |(at, _)| &text[..at]);
+    let version: ApiVersion = two.parse().map_err(|_| Refusal::Other(Error::not_found("page not found")))?;
     if version < MIN_API_VERSION {
         return Err(Refusal::TooOld(format!(
             "client version {text} is too old. Minimum supported API version is {MIN_API_VERSION}, please upgrade your client to a newer version"

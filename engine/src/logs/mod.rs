@@ -48,7 +48,9 @@ pub(crate) fn check_options(options: &Strings) -> Result<(), Error> {
                 return wrong("max-file cannot be less than 1");
             }
             "compress" if value != "false" => return Err(Error::unimplemented("log option compress")),
-            "mode" if value != "blocking" && value != "non-blocking" => return wrong("no such mode"),
+            "mode" if value != "blocking" && value != "non-blocking" => {
+                return Err(Error::invalid(format!("logger: logging mode not supported: {value}")));
+            }
             key if !KNOWN.contains(&key) => {
                 return Err(Error::invalid(format!("unknown log opt '{key}' for json-file log driver")));
             }

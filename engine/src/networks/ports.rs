@@ -58,7 +58,7 @@ fn parse_port(text: &str) -> Result<(u16, String), Error> {
         .parse::<u16>()
         .ok()
         .filter(|port| *port != 0)
-        .ok_or_else(|| Error::invalid(format!("invalid port specification: \"{text}\"")))?;
+        .ok_or_else(|| Error::invalid(format!("invalid port specification: \"{number}\"")))?;
     match protocol {
         "tcp" | "udp" => Ok((port, protocol.to_owned())),
         "sctp" => Err(Error::unimplemented(format!("publishing {text}"))),
@@ -205,9 +205,11 @@ mod tests {
     #[test]
     fn ports_are_checked_with_dockers_sentence() {
         assert_eq!(parse_port("80/tcp").unwrap(), (80, "tcp".into()));
-        for bad in ["0/tcp", "70000/tcp", "x", "80/foo", ""] {
+        for (bad, named) in
+            [("0/tcp", "0"), ("70000/tcp", "70000"), ("x", "x"), ("80/foo", "80/foo"), ("", "")]
+        {
             let sentence = parse_port(bad).unwrap_err().to_string();
-            assert_eq!(sentence, format!("invalid port specification: \"{bad}\""));
+            assert_eq!(sentence, format!("invalid port specification: \"{named}\""));
         }
         assert_eq!(parse_range("8000-8010").unwrap(), Some((8000, 8010)));
         assert!(parse_range("8010-8000").is_err());

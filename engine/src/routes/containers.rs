@@ -10,9 +10,9 @@ use crate::containers::{
 use crate::error::Error;
 use crate::http::hijack::Hijack;
 use crate::http::stream::{self, Framing};
-use crate::http::{JsonBody, Params, json, ok};
+use crate::http::{JsonBody, Params, extract::not_a_number, json, ok};
 use crate::logs;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
@@ -57,8 +57,7 @@ async fn list_all(State(ctx): State<Shared>, params: Params) -> Answer {
 }
 
 async fn create_one(State(ctx): State<Shared>, params: Params, body: JsonBody<CreateRequest>) -> Answer {
-    let request =
-        body.0.ok_or_else(|| Error::invalid("config cannot be empty in order to create a container"))?;
+    let request = body.required()?;
     let made = create::create(&ctx, params.text("name"), params.text("platform"), request).await?;
     Ok(json(StatusCode::CREATED, &made))
 }
@@ -78,9 +77,21 @@ async fn top_one(State(ctx): State<Shared>, Path(id): Path<String>, params: Para
     Ok(ok(&top::top(&ctx, &container, params.text("ps_args")).await?))
 }
 
-async fn start_one(State(ctx): State<Shared>, Path(id): Path<String>, params: Params) -> Answer {
+async fn start_one(
+    State(ctx): State<Shared>,
+    Path(id): Path<String>,
+    params: Params,
+    request: Request<Body>,
+) -> Answer {
+    // A host configuration, as the oldest clients sent it: docker tells it by its length alone.
+    const SHORTEST_OBJECT: u64 = 7;
+    if request.body().size_hint().upper().is_none_or(|length| length > SHORTEST_OBJECT) {
+        return Err(Error::invalid(
+            "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24",
+        ));
+    }
     if !params.text("checkpoint").is_empty() {
-        return Err(Error::unimplemented("starting from a checkpoint"));
+        return Err(Error::invalid("checkpoint is only supported in experimental mode"));
     }
     let container = ctx.view.find(&id)?;
     detached(async move { start::start(&ctx, &container).await }).await?;
@@ -102,15 +113,21 @@ fn signal_of(params: &Params) -> Result<Option<u32>, Error> {
 }
 
 async fn stop_one(State(ctx): State<Shared>, Path(id): Path<String>, params: Params) -> Answer {
-    let (signal, timeout) = (signal_of(&params)?, params.number("t")?);
+    let timeout = params.number("t")?;
     let container = ctx.view.find(&id)?;
+    let signal = match signal_of(&params) {
+        Err(_) if !container.live().is_up() => None,
+        signal => signal.map_err(|error| Error::internal(format!("cannot stop container: {id}: {error}")))?,
+    };
     detached(async move { stop::stop(&ctx, &container, signal, timeout).await }).await?;
     no_content()
 }
 
 async fn restart_one(State(ctx): State<Shared>, Path(id): Path<String>, params: Params) -> Answer {
-    let (signal, timeout) = (signal_of(&params)?, params.number("t")?);
+    let timeout = params.number("t")?;
     let container = ctx.view.find(&id)?;
+    let signal = signal_of(&params)
+        .map_err(|error| Error::internal(format!("Cannot restart container {id}: {error}")))?;
     detached(async move { restart::restart(&ctx, &container, signal, timeout).await }).await?;
     no_content()
 }
@@ -118,7 +135,14 @@ async fn restart_one(State(ctx): State<Shared>, Path(id): Path<String>, params: 
 async fn kill_one(State(ctx): State<Shared>, Path(id): Path<String>, params: Params) -> Answer {
     let signal = match signal_of(&params) {
         Ok(signal) => signal.unwrap_or(libc::SIGKILL as u32),
-        Err(error) => return Err(error.context(format!("cannot kill container: {id}"))),
+        Err(error) => {
+            let number = params.text("signal").parse::<i32>().ok().filter(|number| *number != 0);
+            let error = match number {
+                Some(number) => Error::invalid(format!("the linux daemon does not support signal {number}")),
+                None => error,
+            };
+            return Err(error.context(format!("cannot kill container: {id}")));
+        }
     };
     let container =
         ctx.view.find(&id).map_err(|error| error.context(format!("cannot kill container: {id}")))?;
@@ -149,7 +173,7 @@ async fn update_one(
     Path(id): Path<String>,
     body: JsonBody<UpdateRequest>,
 ) -> Answer {
-    let request = body.required()?;
+    let request = body.0.unwrap_or_default();
     let container = ctx.view.find(&id)?;
     Ok(ok(&detached(async move { update::update(&ctx, &container, request).await }).await?))
 }
@@ -159,10 +183,8 @@ pub(super) fn size(params: &Params) -> Result<(u32, u32), Error> {
     let number = |name: &str| -> Result<u32, Error> {
         let text = params.text(name);
         text.parse().map_err(|_| {
-            Error::invalid(format!(
-                "invalid resize {} {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax",
-                if name == "h" { "height" } else { "width" }
-            ))
+            let what = if name == "h" { "height" } else { "width" };
+            Error::invalid(format!("invalid resize {what} {text:?}: {}", not_a_number(text)))
         })
     };
     Ok((number("h")?, number("w")?))
@@ -250,7 +272,9 @@ async fn attach_one(
     params: Params,
     request: Request<Body>,
 ) -> Answer {
-    let detach_keys = attach::parse_detach_keys(params.text("detachKeys"))?;
+    let keys = params.text("detachKeys");
+    let detach_keys = attach::parse_detach_keys(keys)
+        .ok_or_else(|| Error::invalid(format!("Invalid detach keys ({keys}) provided")))?;
     let container = ctx.view.find(&id)?;
     let (record, live) = container.look();
     state::check(Asked::Attach, live, &container.id, &record.name)?;

@@ -36,7 +36,7 @@ async fn create(
     body: JsonBody<ExecCreateRequest>,
 ) -> Answer {
     let container = ctx.view.find(&id)?;
-    let id = exec::create(&ctx, &container, body.required()?)?;
+    let id = exec::create(&ctx, &container, body.0.unwrap_or_default())?;
     Ok(json(StatusCode::CREATED, &IdResponse { id }))
 }
 
@@ -62,8 +62,7 @@ async fn start(
     let asked: ExecStartRequest = if hijack.body.is_empty() {
         ExecStartRequest::default()
     } else {
-        proto::docker::from_slice(&hijack.body)
-            .map_err(|error| Error::invalid(format!("invalid JSON: {error}")))?
+        crate::http::document::read(&hijack.body)?
     };
     let (container, exec) = ctx.view.find_exec(&id)?;
     exec::begin(&container, &exec)?;

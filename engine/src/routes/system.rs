@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, PRAGMA};
 use http::{Method, StatusCode};
+use proto::docker::filter::Filters;
 use proto::docker::system::{
     AddressPool, Commit, Component, ContainerdInfo, ContainerdNamespaces, FirewallInfo, IndexInfo, Info,
     Plugins, RegistryConfig, Runtime, Swarm, Version,
@@ -244,12 +245,18 @@ fn total_memory(meminfo: &str) -> i64 {
 }
 
 async fn follow_events(State(ctx): State<Shared>, params: Params) -> Result<Response, Error> {
-    let filters = params.filters(events::FILTER_KEYS)?;
+    // As docker: a key it does not know says nothing about any event.
+    let filters = Filters::parse(params.text("filters")).map_err(Error::from)?;
     let (since, until) = (params.time("since")?, params.time("until")?);
     if let (Some(since), Some(until)) = (since, until)
         && until < since
     {
-        return Err(Error::invalid("`since` time cannot be after `until` time"));
+        let text = |name| params.text(name);
+        return Err(Error::invalid(format!(
+            "`since` time ({}) cannot be after `until` time ({})",
+            text("since"),
+            text("until")
+        )));
     }
     let (past, mut live) = ctx.events.subscribe(since);
     let (body, response) = stream::channel(StatusCode::OK, Some("application/json"));

@@ -30,6 +30,11 @@ pub(crate) fn data_dir(ctx: &Ctx, name: &str) -> PathBuf {
 }
 
 pub(crate) fn check_name(name: &str) -> Result<(), Error> {
+    if name.len() == 1 {
+        return Err(Error::invalid(format!(
+            "create {name}: volume name is too short, names should be at least two alphanumeric characters"
+        )));
+    }
     let mut bytes = name.bytes();
     let good = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
         && name.len() > 1

@@ -13,7 +13,16 @@ pub struct Filters(BTreeMap<String, BTreeSet<String>>);
 pub enum FilterError {
     Format,
     UnknownKey(String),
-    Value { key: String, value: String },
+    Value {
+        key: String,
+        value: String,
+    },
+    /// A value with a limited choice of words.
+    Word {
+        key: String,
+        value: String,
+        reason: String,
+    },
 }
 
 impl fmt::Display for FilterError {
@@ -22,6 +31,7 @@ impl fmt::Display for FilterError {
             FilterError::Format => f.write_str("invalid filter"),
             FilterError::UnknownKey(key) => write!(f, "invalid filter '{key}'"),
             FilterError::Value { key, value } => write!(f, "invalid filter '{key}={value}'"),
+            FilterError::Word { key, value, reason } => write!(f, "invalid filter '{key}={value}': {reason}"),
         }
     }
 }
@@ -41,9 +51,11 @@ impl Filters {
         if text.is_empty() {
             return Ok(Filters::default());
         }
-        let raw: BTreeMap<String, Values> = serde_json::from_str(text).map_err(|_| FilterError::Format)?;
+        let raw: Option<BTreeMap<String, Values>> =
+            serde_json::from_str(text).map_err(|_| FilterError::Format)?;
         Ok(Filters(
-            raw.into_iter()
+            raw.unwrap_or_default()
+                .into_iter()
                 .map(|(key, values)| {
                     let values = match values {
                         Values::Map(map) => map.into_iter().filter(|(_, on)| *on).map(|(v, _)| v).collect(),
@@ -104,7 +116,11 @@ impl Filters {
             found = Some(match value.to_ascii_lowercase().as_str() {
                 "1" | "true" | "t" => true,
                 "0" | "false" | "f" => false,
-                _ => return Err(FilterError::Value { key: key.to_owned(), value: value.to_owned() }),
+                _ => {
+                    let all: Vec<&str> = self.get(key).collect();
+                    let value = format!("[{}]", all.join(" "));
+                    return Err(FilterError::Value { key: key.to_owned(), value });
+                }
             });
         }
         Ok(found)

@@ -70,7 +70,11 @@ pub const MULTIPLEXED_STREAM: &str = "application/vnd.docker.multiplexed-stream"
 
 /// Reads a document as Go would: absent and `null` members are the zero value.
 pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
-    let mut value: serde_json::Value = serde_json::from_slice(bytes)?;
+    from_value(serde_json::from_slice(bytes)?)
+}
+
+/// The same from a document that has been parsed.
+pub fn from_value<T: DeserializeOwned>(mut value: serde_json::Value) -> Result<T, serde_json::Error> {
     strip_nulls(&mut value);
     serde_json::from_value(value)
 }

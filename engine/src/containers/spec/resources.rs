@@ -57,8 +57,14 @@ pub(crate) fn check(resources: &mut Resources, cpus: i64) -> Result<(), Error> {
     if r.blkio_weight > 0 && !(10..=1000).contains(&r.blkio_weight) {
         return refuse("Range of blkio weight is from 10 to 1000");
     }
-    check_cpu_list(&r.cpuset_cpus, "cpus")?;
-    check_cpu_list(&r.cpuset_mems, "mems")?;
+    if r.cpu_shares < 0 {
+        return Err(Error::invalid(format!(
+            "invalid CPU shares ({}): value must be a positive integer",
+            r.cpu_shares
+        )));
+    }
+    check_list(&r.cpuset_cpus, "cpus", "CPUs", "/sys/devices/system/cpu/online")?;
+    check_list(&r.cpuset_mems, "mems", "memory nodes", "/sys/devices/system/node/online")?;
     for (given, what) in [
         (r.blkio_weight_device.as_ref().is_some_and(|l| !l.is_empty()), "HostConfig.BlkioWeightDevice"),
         (r.blkio_device_read_bps.as_ref().is_some_and(|l| !l.is_empty()), "HostConfig.BlkioDeviceReadBps"),
@@ -92,14 +98,32 @@ pub(crate) fn check(resources: &mut Resources, cpus: i64) -> Result<(), Error> {
     Ok(())
 }
 
-fn check_cpu_list(text: &str, what: &str) -> Result<(), Error> {
-    let number = |text: &str| text.parse::<u16>().is_ok();
-    let fine = text.is_empty()
-        || text.split(',').all(|part| match part.split_once('-') {
-            Some((low, high)) => number(low) && number(high),
-            None => number(part),
-        });
-    if fine { Ok(()) } else { Err(Error::invalid(format!("Invalid value {text} for cpuset {what}"))) }
+/// `0-3,7`: numbers of what the machine has, which is the same kind of list in a file.
+fn check_list(text: &str, what: &str, called: &str, file: &str) -> Result<(), Error> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    let wanted = parse_list(text).ok_or_else(|| {
+        Error::invalid(format!("Invalid value {text} for cpuset {what}: invalid format: {text}"))
+    })?;
+    let Ok(available) = std::fs::read_to_string(file) else { return Ok(()) };
+    let has = parse_list(available.trim()).unwrap_or_default();
+    if wanted.iter().all(|(low, high)| has.iter().any(|(least, most)| least <= low && high <= most)) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "Requested {called} are not available - requested {text}, available: {}",
+        available.trim()
+    )))
+}
+
+fn parse_list(text: &str) -> Option<Vec<(u16, u16)>> {
+    text.split(',')
+        .map(|part| {
+            let (low, high) = part.split_once('-').unwrap_or((part, part));
+            Some((low.parse().ok()?, high.parse().ok()?)).filter(|(low, high)| low <= high)
+        })
+        .collect()
 }
 
 const RLIMITS: &[&str] = &[
@@ -231,7 +255,10 @@ mod tests {
             Resources { nano_cpus: 3_000_000_000, ..base() },
             "range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs available",
         );
-        refused(Resources { cpuset_cpus: "a".into(), ..base() }, "Invalid value a for cpuset cpus");
+        refused(
+            Resources { cpuset_cpus: "a".into(), ..base() },
+            "Invalid value a for cpuset cpus: invalid format: a",
+        );
         let ulimit = |name: &str| Some(vec![Ulimit { name: name.into(), hard: 1, soft: 1 }]);
         refused(Resources { ulimits: ulimit("foo"), ..base() }, "invalid ulimit type: foo");
         let mut memory = Resources { memory: 8 << 20, ..base() };

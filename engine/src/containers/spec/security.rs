@@ -136,7 +136,8 @@ pub(crate) enum Seccomp {
 pub(crate) fn options(host: &HostConfig) -> Result<Options, Error> {
     let mut options = Options::default();
     for text in host.security_opt.iter().flatten() {
-        let wrong = || Error::invalid(format!("invalid --security-opt 1: \"{text}\""));
+        // docker answers these with 500.
+        let wrong = || Error::internal(format!("invalid --security-opt 1: \"{text}\""));
         if text == "no-new-privileges" {
             options.no_new_privileges = Some(true);
             continue;
@@ -147,7 +148,7 @@ pub(crate) fn options(host: &HostConfig) -> Result<Options, Error> {
             ("no-new-privileges", "true") => options.no_new_privileges = Some(true),
             ("no-new-privileges", "false") => options.no_new_privileges = Some(false),
             ("no-new-privileges", _) => {
-                return Err(Error::invalid(format!("invalid --security-opt 2: \"{text}\"")));
+                return Err(Error::internal(format!("invalid --security-opt 2: \"{text}\"")));
             }
             ("seccomp", "unconfined") => options.seccomp = Seccomp::Unconfined,
             ("seccomp", "builtin") => options.seccomp = Seccomp::Default,
@@ -156,7 +157,7 @@ pub(crate) fn options(host: &HostConfig) -> Result<Options, Error> {
             // Without AppArmor or SELinux in the kernel docker takes these and they change nothing.
             ("apparmor" | "label", _) => {}
             ("writable-cgroups", _) => return Err(Error::unimplemented("--security-opt writable-cgroups")),
-            _ => return Err(Error::invalid(format!("invalid --security-opt 2: \"{text}\""))),
+            _ => return Err(Error::internal(format!("invalid --security-opt 2: \"{text}\""))),
         }
     }
     Ok(options)
