@@ -22,6 +22,9 @@ pub(crate) enum Error {
     /// Refused before anything was changed.
     #[error("{0}")]
     Invalid(String),
+    /// The program was there, and could not be executed.
+    #[error("{0}")]
+    NotExecuted(String),
     #[error("{0} is not supported by rung")]
     Unsupported(String),
     /// A step on the way, and what the kernel said.
@@ -49,7 +52,7 @@ impl Error {
             Error::NotFound => ErrorKind::NotFound,
             Error::AlreadyExists => ErrorKind::AlreadyExists,
             Error::NotRunning | Error::NotPaused | Error::WrongState(_) => ErrorKind::FailedPrecondition,
-            Error::Invalid(_) => ErrorKind::InvalidArgument,
+            Error::Invalid(_) | Error::NotExecuted(_) => ErrorKind::InvalidArgument,
             Error::Unsupported(_) => ErrorKind::Unimplemented,
             Error::Step { source, .. } => match source.kind() {
                 io::ErrorKind::NotFound => ErrorKind::NotFound,

@@ -81,6 +81,16 @@ pub(crate) fn number(name: &str) -> Result<usize> {
         .ok_or_else(|| Error::invalid(format!("unknown capability {name:?}")))
 }
 
+/// For the line about a step that the kernel refused: the capability that the runtime would have needed, if it is
+/// that.
+pub(crate) fn lacking(name: &str) -> String {
+    let held = match (prctl::capget(), number(name)) {
+        (Ok(own), Ok(bit)) => own.effective >> bit & 1 == 1,
+        _ => true,
+    };
+    if held { String::new() } else { format!(" (the runtime lacks {name})") }
+}
+
 impl Plan {
     /// Add one capability to every set but the inheritable and ambient ones (CVE-2022-29162).
     pub(crate) fn add(&mut self, capability: usize) {

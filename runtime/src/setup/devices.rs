@@ -6,6 +6,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid};
 
 use crate::error::{Error, Result, Step};
 use crate::inroot::{self, Kind};
+use crate::setup::capabilities::lacking;
 use crate::setup::mounts::{self, What};
 use crate::spec::Device;
 use crate::sys::mount;
@@ -153,7 +154,7 @@ fn make(root: BorrowedFd<'_>, dev: BorrowedFd<'_>, node: &Node, bind: bool) -> R
             }
             return Ok(());
         }
-        Err(error) => return Err(error).step(|| "mknod".into()),
+        Err(error) => return Err(error).step(|| format!("mknod{}", lacking("CAP_MKNOD"))),
     }
     if node.uid != 0 || node.gid != 0 {
         let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));

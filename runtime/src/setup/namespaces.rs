@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Result, Step};
+use crate::setup::capabilities::lacking;
 use crate::setup::idmap;
 use crate::spec::{Linux, TimeOffset};
 use crate::sys::clone;
@@ -155,7 +156,8 @@ impl Plan {
             let text: String =
                 offsets.iter().map(|(clock, o)| format!("{clock} {} {}\n", o.secs, o.nanosecs)).collect();
             if !text.is_empty() {
-                std::fs::write("/proc/self/timens_offsets", text).step(|| "set the time offsets".into())?;
+                std::fs::write("/proc/self/timens_offsets", text)
+                    .step(|| format!("set the time offsets{}", lacking("CAP_SYS_TIME")))?;
             }
         }
         if self.new_user {

@@ -1,6 +1,7 @@
 //! Resource limits of the process.
 
 use crate::error::{Error, Result, Step};
+use crate::setup::capabilities::lacking;
 use crate::spec::Rlimit;
 use crate::sys::prctl;
 
@@ -36,8 +37,10 @@ pub(crate) fn raise(pid: i32, rlimits: &[Rlimit]) -> Result<()> {
         let resource = number(&rlimit.kind)?;
         let (soft, hard) = prctl::get_rlimit_of(pid, resource).step(|| format!("read {}", rlimit.kind))?;
         if rlimit.hard > hard {
-            prctl::set_rlimit_of(pid, resource, soft, rlimit.hard)
-                .step(|| format!("error raising {} to {}", rlimit.kind, rlimit.hard))?;
+            prctl::set_rlimit_of(pid, resource, soft, rlimit.hard).step(|| {
+                let lacking = lacking("CAP_SYS_RESOURCE");
+                format!("error raising {} to {}{lacking}", rlimit.kind, rlimit.hard)
+            })?;
         }
     }
     Ok(())
@@ -47,8 +50,11 @@ pub(crate) fn raise(pid: i32, rlimits: &[Rlimit]) -> Result<()> {
 /// of a process whose user differs without a right that containers' hosts may lack.
 pub(crate) fn apply(rlimits: &[Rlimit]) -> Result<()> {
     for rlimit in rlimits {
-        prctl::set_rlimit_of(0, number(&rlimit.kind)?, rlimit.soft, rlimit.hard)
-            .step(|| format!("error setting {}: soft {} hard {}", rlimit.kind, rlimit.soft, rlimit.hard))?;
+        prctl::set_rlimit_of(0, number(&rlimit.kind)?, rlimit.soft, rlimit.hard).step(|| {
+            let lacking = lacking("CAP_SYS_RESOURCE");
+            let Rlimit { kind, soft, hard } = rlimit;
+            format!("error setting {kind}: soft {soft} hard {hard}{lacking}")
+        })?;
     }
     Ok(())
 }

@@ -30,7 +30,7 @@ pub(super) fn run(plan: &Prepared, inherited: &Inherited<'_>) -> ! {
         // After `start` nobody is left but the container's own output.
         eprintln!("{reason}");
     }
-    std::process::exit(if matches!(error, Error::Step { .. }) { 255 } else { 1 })
+    std::process::exit(if matches!(error, Error::Step { .. } | Error::NotExecuted(_)) { 255 } else { 1 })
 }
 
 fn init(plan: &Prepared, inherited: &Inherited<'_>) -> Error {

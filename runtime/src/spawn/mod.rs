@@ -23,6 +23,7 @@
 //! child finds its socket closed and ends.
 
 mod child;
+mod diagnose;
 pub(crate) mod exec;
 mod foreground;
 pub(crate) mod gate;

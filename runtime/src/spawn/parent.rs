@@ -13,6 +13,7 @@ use crate::cgroup;
 use crate::container::{Container, state_document};
 use crate::error::{Error, Result, Step};
 use crate::hooks;
+use crate::setup::capabilities::lacking;
 use crate::setup::{idmap, mounts, namespaces, rlimits};
 use crate::state::{Config, Record, StateDir, replace};
 use crate::sys::clone::{Side, clone3};
@@ -159,7 +160,9 @@ fn start_child(
         |record| child::Inherited { sync: child_end, join_cgroup: entrance.join, gate, trees, record };
     let into_cgroup = entrance.clone_into.as_ref().map(AsFd::as_fd);
     let flags = if plan.namespaces.joins_user() { 0 } else { plan.namespaces.clone_flags };
-    match clone3(flags, into_cgroup).step(|| "clone the container's process".into())? {
+    match clone3(flags, into_cgroup)
+        .step(|| format!("clone the container's process{}", lacking("CAP_SYS_ADMIN")))?
+    {
         Side::Child => {
             drop(sync);
             let inherited = inherited(&container.record);
@@ -279,7 +282,8 @@ pub(super) fn set_oom_score(pid: i32, score: Option<i32>) -> Result<()> {
     if fs::read_to_string(&path).is_ok_and(|text| text.trim().parse() == Ok(score)) {
         return Ok(());
     }
-    fs::write(&path, score.to_string()).step(|| format!("set oom score adjustment {score}"))
+    fs::write(&path, score.to_string())
+        .step(|| format!("set oom score adjustment {score}{}", lacking("CAP_SYS_RESOURCE")))
 }
 
 /// Tell those who asked which process it is.

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 
+use super::diagnose;
 use crate::error::{Error, Result, Step};
 use crate::seccomp::Filter;
 use crate::seccomp::notify::{Listener, Subject};
@@ -142,8 +143,11 @@ pub(crate) fn settle(plan: &Plan, announcement: Vec<u8>) -> Result<Program> {
         capabilities.apply_with_reserve(plan.seccomp.is_some() && !plan.no_new_privileges)?;
     }
     if early.is_err() {
-        std::env::set_current_dir(&plan.cwd)
-            .step(|| format!("chdir to cwd ({:?}) set in config.json failed", plan.cwd))?;
+        std::env::set_current_dir(&plan.cwd).map_err(|error| {
+            let (words, reason) = (sys::errno_text(&error), diagnose::why_no_directory(&plan.cwd, &error));
+            let cwd = &plan.cwd;
+            Error::invalid(format!("chdir to cwd ({cwd:?}) set in config.json failed: {words}{reason}"))
+        })?;
     }
     verify_cwd()?;
     let environment = with_home(&plan.environment, plan.user.uid);
@@ -185,7 +189,9 @@ pub(crate) fn execute(plan: &Plan, program: &Program) -> Error {
         return error;
     }
     let source = files::execve(&program.path, &program.arguments, &program.environment);
-    Error::Step { step: format!("exec {}", program.path.to_string_lossy()), source }
+    let path = program.path.to_string_lossy();
+    let (words, reason) = (sys::errno_text(&source), diagnose::why_not(&path, &source));
+    Error::NotExecuted(format!("exec {path}: {words}{reason}"))
 }
 
 /// A directory outside the root, entered through a leaked descriptor, has no path from it (CVE-2024-21626).
@@ -233,21 +239,48 @@ fn look_up(name: &str, environment: &[String]) -> Result<String> {
     if name.contains('/') {
         return match executable(name) {
             Ok(true) => Ok(name.to_owned()),
-            Ok(false) => Err(refuse("permission denied")),
+            Ok(false) => Err(refuse(&format!("permission denied: {}", diagnose::why_denied(name)))),
             Err(error) if error.raw_os_error() == Some(libc::EISDIR) => {
                 Err(refuse("is a directory: permission denied"))
             }
-            Err(error) => Err(refuse(&format!("stat {name}: {}", sys::errno_text(&error)))),
+            Err(error) => {
+                let reason = match error.raw_os_error() {
+                    Some(libc::ENOENT) => {
+                        ": the container has no such file: check the path, or install the program"
+                    }
+                    Some(libc::EACCES) => ": a directory on its path may not be entered by the user",
+                    _ => "",
+                };
+                Err(refuse(&format!("stat {name}: {}{reason}", sys::errno_text(&error))))
+            }
         };
     }
     let path = environment.iter().find_map(|pair| pair.strip_prefix("PATH=")).unwrap_or_default();
+    let mut denied = None;
     for dir in path.split(':') {
         let candidate = format!("{}/{name}", if dir.is_empty() { "." } else { dir });
-        if executable(&candidate).unwrap_or(false) {
-            return Ok(candidate);
+        match executable(&candidate) {
+            Ok(true) => return Ok(candidate),
+            Ok(false) => denied = denied.or(Some(candidate)),
+            Err(_) => {}
         }
     }
-    Err(refuse("executable file not found in $PATH"))
+    Err(refuse(&match denied {
+        Some(file) => {
+            format!(
+                "executable file not found in $PATH: there is {file}, but {}",
+                diagnose::why_denied(&file)
+            )
+        }
+        None if path.is_empty() => {
+            "executable file not found in $PATH: the environment has no PATH: set it, or give \
+                                    the program's whole path"
+                .into()
+        }
+        None => format!(
+            "executable file not found in $PATH: the container has it in none of {path}: check the name, or install it"
+        ),
+    }))
 }
 
 fn executable(path: &str) -> std::io::Result<bool> {
