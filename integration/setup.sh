@@ -44,6 +44,7 @@ podman podman
 conmon conmon
 skopeo skopeo
 docker-registry docker-registry
+newuidmap uidmap
 LIST
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Global {
     pub(crate) log_format: LogFormat,
     pub(crate) debug: bool,
     pub(crate) systemd_cgroup: bool,
+    /// None: whatever the caller is.
+    pub(crate) rootless: Option<bool>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -115,6 +117,7 @@ pub(crate) fn parse(words: &[String]) -> (Global, Result<Command>) {
         log_format: LogFormat::Text,
         debug: false,
         systemd_cgroup: false,
+        rootless: None,
     };
     let result = parse_global(words, &mut global);
     (global, result)
@@ -138,11 +141,14 @@ fn parse_global(words: &[String], global: &mut Global) -> Result<Command> {
             return Err(Error::invalid(format!("invalid log-format {other:?}: it is text or json")));
         }
     };
-    if let Some(value) = flags.value("rootless")
-        && !matches!(value, "auto" | "true" | "false" | "1" | "0" | "TRUE" | "FALSE" | "True" | "False")
-    {
-        return Err(Error::invalid(format!("invalid --rootless {value:?}: it is auto, true or false")));
-    }
+    global.rootless = match flags.value("rootless") {
+        None | Some("auto") => None,
+        Some("true" | "1" | "TRUE" | "True") => Some(true),
+        Some("false" | "0" | "FALSE" | "False") => Some(false),
+        Some(value) => {
+            return Err(Error::invalid(format!("invalid --rootless {value:?}: it is auto, true or false")));
+        }
+    };
     if global.root.is_empty() {
         return Err(Error::invalid("the state directory (--root) may not be the root of the file system"));
     }

@@ -113,6 +113,7 @@ pub(crate) fn validate_process(process: &Process) -> Result<()> {
 fn validate_linux(spec: &Spec) -> Result<()> {
     let linux = &spec.linux;
     setup::namespaces::validate(linux)?;
+    crate::rootless::validate(linux)?;
     let has = |kind| linux.namespace(kind).is_some();
     if !spec.hostname.is_empty() && !has("uts") {
         return Err(Error::invalid("unable to set hostname without a private UTS namespace"));

@@ -46,6 +46,17 @@ impl Error {
         Error::During { step: step.into(), source: Box::new(self) }
     }
 
+    /// The kernel did not let us, for want of rights.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Error::Step { source, .. } => {
+                matches!(source.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::EROFS))
+            }
+            Error::During { source, .. } => source.is_refusal(),
+            _ => false,
+        }
+    }
+
     /// The class that the layers above tell apart.
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {

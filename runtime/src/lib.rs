@@ -28,6 +28,7 @@ mod error;
 mod hooks;
 mod inroot;
 mod log;
+mod rootless;
 mod seal;
 mod seccomp;
 mod setup;

@@ -470,6 +470,49 @@ pub(crate) struct SyscallArgument {
     pub(crate) op: String,
 }
 
+impl Resources {
+    /// A field other than rules for devices that asks for something.
+    pub(crate) fn first_limit(&self) -> Option<&'static str> {
+        let (memory, cpu, io) = (&self.memory, &self.cpu, &self.block_io);
+        let number = |n: Option<i64>| n.is_some_and(|n| n != 0);
+        let amount = |n: Option<u64>| n.is_some_and(|n| n != 0);
+        let memory = number(memory.limit)
+            || number(memory.reservation)
+            || number(memory.swap)
+            || number(memory.kernel)
+            || number(memory.kernel_tcp)
+            || memory.swappiness.is_some_and(|n| n != u64::MAX)
+            || memory.disable_oom_killer == Some(true);
+        let cpu = amount(cpu.shares)
+            || number(cpu.quota)
+            || amount(cpu.burst)
+            || amount(cpu.period)
+            || number(cpu.realtime_runtime)
+            || amount(cpu.realtime_period)
+            || !cpu.cpus.is_empty()
+            || !cpu.mems.is_empty()
+            || number(cpu.idle);
+        let io = io.weight.is_some_and(|n| n != 0)
+            || io.leaf_weight.is_some_and(|n| n != 0)
+            || !io.weight_device.is_empty()
+            || !io.throttle_read_bps_device.is_empty()
+            || !io.throttle_write_bps_device.is_empty()
+            || !io.throttle_read_iops_device.is_empty()
+            || !io.throttle_write_iops_device.is_empty();
+        let fields = [
+            ("memory", memory),
+            ("cpu", cpu),
+            ("pids", number(self.pids.limit)),
+            ("blockIO", io),
+            ("hugepageLimits", !self.hugepage_limits.is_empty()),
+            ("unified", !self.unified.is_empty()),
+            ("network", self.network.class_id.is_some() || !self.network.priorities.is_empty()),
+            ("rdma", !self.rdma.is_empty()),
+        ];
+        fields.iter().find(|field| field.1).map(|field| field.0)
+    }
+}
+
 impl Linux {
     /// The namespace entry of a kind, if the container has one of its own or joins one.
     pub(crate) fn namespace(&self, kind: &str) -> Option<&Namespace> {

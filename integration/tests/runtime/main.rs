@@ -12,4 +12,5 @@ mod lessons;
 mod lifecycle;
 mod limits;
 mod mounts;
+mod rootless;
 mod terminal;

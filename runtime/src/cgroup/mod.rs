@@ -5,6 +5,7 @@
 
 pub(crate) mod devices;
 mod limits;
+mod none;
 pub(crate) mod stats;
 mod v1;
 mod v2;
@@ -74,9 +75,26 @@ pub(crate) fn paths_of(pid: i32) -> Result<Paths> {
     Ok(Paths::from([(String::new(), locate(Path::new(ROOT), "/", own))]))
 }
 
+/// Make the planned cgroup with its limits. Where an ordinary user may make none (`or_none`), the container has none.
+pub(crate) fn make(planned: &dyn Driver, resources: &Resources, or_none: &dyn Fn() -> bool) -> Result<Paths> {
+    let made = planned.create();
+    match made {
+        Err(error) if error.is_refusal() && or_none() => {
+            // Some hierarchies may have let us.
+            let _ = remove(planned.paths());
+            let none = none::Cgroup::default();
+            none.apply(resources, true).map(|()| Paths::new())
+        }
+        Err(error) => Err(error),
+        Ok(()) => planned.apply(resources, true).map(|()| planned.paths().clone()),
+    }
+}
+
 /// The cgroup that state.json names.
 pub(crate) fn open(paths: &Paths) -> Box<dyn Driver> {
-    if paths.keys().all(String::is_empty) {
+    if paths.is_empty() {
+        Box::new(none::Cgroup::default())
+    } else if paths.keys().all(String::is_empty) {
         Box::new(v2::Cgroup::open(paths))
     } else {
         Box::new(v1::Cgroup::open(paths))
@@ -116,6 +134,8 @@ pub(crate) fn remove(paths: &Paths) -> Result<()> {
 
 fn remove_tree(path: &Path) -> io::Result<()> {
     match fs::remove_dir(path) {
+        // On a file system that nobody may change there is nothing of ours.
+        Err(error) if error.raw_os_error() == Some(libc::EROFS) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
             for entry in fs::read_dir(path)?.flatten() {

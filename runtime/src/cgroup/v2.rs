@@ -64,7 +64,11 @@ impl Driver for Cgroup {
         }
         if fresh {
             let dir = self.open_directory()?;
-            devices::attach_v2(dir.as_fd(), &resources.devices)?;
+            match devices::attach_v2(dir.as_fd(), &resources.devices) {
+                // An ordinary user may not, and need not: in a user namespace only bound devices can be used.
+                Err(error) if error.is_refusal() && crate::rootless::is_ordinary() => {}
+                result => result?,
+            }
         }
         Ok(())
     }

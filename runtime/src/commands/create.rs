@@ -1,17 +1,17 @@
-use super::require_root;
 use crate::args::{CreateOptions, Global};
 use crate::bundle;
 use crate::error::{Result, Step};
 use crate::log::Log;
+use crate::rootless::require_rights;
 use crate::spawn::{self, Mode};
 use crate::state::StateDir;
 
 pub(super) fn create(global: &Global, id: &str, options: &CreateOptions, log: &Log) -> Result<i32> {
     let dir = StateDir::of(&global.root, id)?;
-    require_root()?;
+    require_rights(global.rootless)?;
     let bundle = bundle::load(&options.bundle)?;
-    let plan =
-        spawn::prepare(&dir, id, bundle, options, Mode::Create).step(|| "rung create failed".into())?;
+    let plan = spawn::prepare(global.rootless, &dir, id, bundle, options, Mode::Create)
+        .step(|| "rung create failed".into())?;
     spawn::create(&global.root, &plan, &mut |warning| log.warning(warning))
         .step(|| "rung create failed".into())?;
     Ok(0)

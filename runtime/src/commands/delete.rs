@@ -1,12 +1,12 @@
-use super::require_root;
 use crate::args::Global;
 use crate::container::{Container, Request, Status};
 use crate::error::{Error, Result};
 use crate::log::Log;
+use crate::rootless::require_rights;
 use crate::state::StateDir;
 
 pub(super) fn delete(global: &Global, id: &str, force: bool, log: &Log) -> Result<i32> {
-    require_root()?;
+    require_rights(global.rootless)?;
     let (container, _lock) = match Container::lock(&global.root, id) {
         Ok(found) => found,
         Err(Error::NotFound) if force => return forget(global, id),

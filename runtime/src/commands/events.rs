@@ -4,14 +4,15 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use serde_json::{Value, json};
 
-use super::{print, require_root};
+use super::print;
 use crate::args::Global;
 use crate::cgroup::stats::{OutOfMemory, stats};
 use crate::container::{Container, Status};
 use crate::error::{Error, Result, Step};
+use crate::rootless::require_rights;
 
 pub(super) fn events(global: &Global, id: &str, interval: Duration, once: bool) -> Result<i32> {
-    require_root()?;
+    require_rights(global.rootless)?;
     let container = Container::load(&global.root, id)?;
     if container.status() == Status::Stopped {
         return Err(Error::WrongState(format!("container with id {id} is not running")));

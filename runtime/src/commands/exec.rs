@@ -1,17 +1,17 @@
 use std::path::Path;
 
-use super::require_root;
 use crate::args::{ExecOptions, Global};
 use crate::bundle::{read_document, validate_process};
 use crate::container::{Container, Request};
 use crate::error::{Error, Result, Step};
 use crate::log::Log;
+use crate::rootless::require_rights;
 use crate::setup::capabilities;
 use crate::spawn::{Outcome, exec as spawn_exec};
 use crate::spec::{Process, Spec};
 
 pub(super) fn exec(global: &Global, id: &str, options: &ExecOptions, log: &Log) -> Result<i32> {
-    require_root()?;
+    require_rights(global.rootless)?;
     let container = Container::load(&global.root, id)?;
     container.status().allows(Request::Exec { ignore_paused: options.ignore_paused })?;
     let (process, extra) = match &options.process {

@@ -1,14 +1,14 @@
-use super::require_root;
 use crate::args::Global;
 use crate::container::{Container, Request, Status};
 use crate::error::{Error, Result, Step};
+use crate::rootless::require_rights;
 use crate::sys;
 
 pub(super) fn kill(global: &Global, id: &str, signal: &str, all: bool) -> Result<i32> {
     let number =
         sys::signal::parse(signal).ok_or_else(|| Error::invalid(format!("unknown signal {signal:?}")))?;
     let container = Container::load(&global.root, id)?;
-    require_root()?;
+    require_rights(global.rootless)?;
     if all {
         return kill_all(&container, number);
     }

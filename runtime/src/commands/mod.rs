@@ -70,13 +70,3 @@ fn print(text: &str) -> Result<i32> {
         _ => Ok(0),
     }
 }
-
-/// What is done to containers takes root; said in one sentence, before anything is tried.
-fn require_root() -> Result<()> {
-    if rustix::process::geteuid().is_root() {
-        return Ok(());
-    }
-    Err(Error::invalid(
-        "rung needs root: rootless containers are not supported yet (run it as root, for instance with sudo)",
-    ))
-}

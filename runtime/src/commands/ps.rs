@@ -1,12 +1,13 @@
 use std::process::Command;
 
-use super::{print, require_root};
+use super::print;
 use crate::args::{Global, ListFormat};
 use crate::container::{Container, Request};
 use crate::error::{Error, Result, Step};
+use crate::rootless::require_rights;
 
 pub(super) fn ps(global: &Global, id: &str, format: ListFormat, options: &[String]) -> Result<i32> {
-    require_root()?;
+    require_rights(global.rootless)?;
     let container = Container::load(&global.root, id)?;
     container.status().allows(Request::Processes)?;
     let processes = container.cgroup().processes()?;

@@ -1,9 +1,9 @@
-use super::require_root;
 use crate::args::{CreateOptions, Global};
 use crate::bundle;
 use crate::container::Container;
 use crate::error::{Result, Step};
 use crate::log::Log;
+use crate::rootless::require_rights;
 use crate::spawn::{self, Mode, Outcome};
 use crate::state::StateDir;
 use crate::sys::prctl;
@@ -22,13 +22,14 @@ pub(super) fn run(
     log: &Log,
 ) -> Result<i32> {
     let dir = StateDir::of(&global.root, id)?;
-    require_root()?;
+    require_rights(global.rootless)?;
     let bundle = bundle::load(&options.bundle)?;
     let mode = if manner.detach { Mode::Detached } else { Mode::Foreground };
     if manner.subreaper && mode == Mode::Foreground {
         prctl::set_child_subreaper().step(|| "become a subreaper".into())?;
     }
-    let plan = spawn::prepare(&dir, id, bundle, options, mode).step(|| "rung run failed".into())?;
+    let plan =
+        spawn::prepare(global.rootless, &dir, id, bundle, options, mode).step(|| "rung run failed".into())?;
     let mut warn = |warning: &str| log.warning(warning);
     match spawn::create(&global.root, &plan, &mut warn).step(|| "rung run failed".into())? {
         Outcome::Left => Ok(0),

@@ -1,16 +1,16 @@
 use std::io::Read;
 
-use super::require_root;
 use crate::args::{Global, UpdateOptions};
 use crate::bundle::read_document;
 use crate::container::{Container, Request};
 use crate::error::{Error, Result, Step};
+use crate::rootless::require_rights;
 use crate::spec::{BlockIo, Cpu, Memory, Pids, Resources};
 
 const LARGEST_DOCUMENT: u64 = 1 << 20;
 
 pub(super) fn update(global: &Global, id: &str, options: &UpdateOptions) -> Result<i32> {
-    require_root()?;
+    require_rights(global.rootless)?;
     let (container, _lock) = Container::lock(&global.root, id)?;
     container.status().allows(Request::Update)?;
     let resources = match options.resources.as_deref() {

@@ -6,6 +6,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid};
 
 use crate::error::{Error, Result, Step};
 use crate::inroot::{self, Kind};
+use crate::rootless;
 use crate::setup::capabilities::lacking;
 use crate::setup::mounts::{self, What};
 use crate::spec::Device;
@@ -154,6 +155,8 @@ fn make(root: BorrowedFd<'_>, dev: BorrowedFd<'_>, node: &Node, bind: bool) -> R
             }
             return Ok(());
         }
+        // Root in somebody's user namespace may make none either.
+        Err(rustix::io::Errno::PERM) if rootless::is_ordinary() => return bind_host_node(root, node),
         Err(error) => return Err(error).step(|| format!("mknod{}", lacking("CAP_MKNOD"))),
     }
     if node.uid != 0 || node.gid != 0 {

@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::error::{Error, Result, Step};
+use crate::rootless;
 use crate::spec::IdMapping;
 
 /// The kernel's own limit.
@@ -23,11 +24,17 @@ fn text(mappings: &[IdMapping]) -> String {
 }
 
 pub(crate) fn write(pid: i32, uids: &[IdMapping], gids: &[IdMapping]) -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
+    let (uids_done, gids_done) = rootless::map_by_helpers(pid, uids, gids)?;
+    if !rustix::process::geteuid().is_root() && !gids_done {
         // An ordinary user may map groups only after giving up setgroups.
         fs::write(format!("/proc/{pid}/setgroups"), "deny").step(|| "deny setgroups".into())?;
     }
     // One write each: the kernel takes a map once and whole.
-    fs::write(format!("/proc/{pid}/uid_map"), text(uids)).step(|| "write the user id mapping".into())?;
-    fs::write(format!("/proc/{pid}/gid_map"), text(gids)).step(|| "write the group id mapping".into())
+    if !uids_done {
+        fs::write(format!("/proc/{pid}/uid_map"), text(uids)).step(|| "write the user id mapping".into())?;
+    }
+    if !gids_done {
+        fs::write(format!("/proc/{pid}/gid_map"), text(gids)).step(|| "write the group id mapping".into())?;
+    }
+    Ok(())
 }

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{FileType, Gid, Uid};
 
-use crate::error::{Result, Step};
+use crate::error::{Error, Result, Step};
 use crate::spec::User;
 use crate::sys;
 
@@ -16,8 +16,14 @@ pub(crate) fn apply(user: &User, may_set_groups: bool) -> Result<()> {
     if may_set_groups {
         sys::user::set_groups(&user.additional_gids).step(|| "setgroups".into())?;
     }
-    sys::user::set_gid(user.gid).step(|| format!("setgid {}", user.gid))?;
-    sys::user::set_uid(user.uid).step(|| format!("setuid {}", user.uid))
+    sys::user::set_gid(user.gid).map_err(|error| refused("setgid", user.gid, error))?;
+    sys::user::set_uid(user.uid).map_err(|error| refused("setuid", user.uid, error))
+}
+
+fn refused(call: &str, id: u32, source: std::io::Error) -> Error {
+    let unmapped = source.raw_os_error() == Some(libc::EINVAL);
+    let reason = if unmapped { " (the container's user namespace maps no such id)" } else { "" };
+    Error::Step { step: format!("{call} {id}{reason}"), source }
 }
 
 /// Let the process open its own standard streams again through /proc/self/fd when it is not root. Only pipes,

@@ -80,7 +80,9 @@ fn setup(plan: &Prepared, inherited: &Inherited<'_>) -> Result<process::Program>
     let root = rootfs::prepare(&plan.rootfs)?;
     sys::user::umask(0);
     let mut late = mounts::Late::new();
-    mounts::apply(root.as_fd(), &plan.mounts, &inherited.trees, &mut late)?;
+    let context =
+        mounts::Context { trees: &inherited.trees, has_cgroup: !inherited.record.cgroup_paths.is_empty() };
+    mounts::apply(root.as_fd(), &plan.mounts, &context, &mut late)?;
     if let Some(devices) = &plan.devices {
         devices::apply(root.as_fd(), devices)?;
     }

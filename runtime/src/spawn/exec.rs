@@ -14,6 +14,7 @@ use crate::args::ExecOptions;
 use crate::cgroup::{self, Entrance, SubCgroup};
 use crate::container::Container;
 use crate::error::{Error, Result, Step};
+use crate::rootless;
 use crate::seccomp::Filter;
 use crate::seccomp::notify::Subject;
 use crate::setup::{lsm, namespaces, rlimits, scheduling, terminal};
@@ -29,6 +30,8 @@ struct Plan {
     keyring: Option<std::ffi::CString>,
     console_socket: Option<OwnedFd>,
     cgroups: Vec<SubCgroup>,
+    /// The caller is not root, which cannot be seen any more once a user namespace is joined.
+    by_ordinary_user: bool,
 }
 
 pub(crate) fn exec(
@@ -89,6 +92,10 @@ fn prepare(
         .iter()
         .filter_map(|kind| namespaces::kind_flag(kind))
         .fold(0, |all, kind| all | kind);
+    if join & libc::CLONE_NEWUSER as u64 != 0 {
+        plan.may_set_groups = rootless::groups_can_be_set_in(container.record.init_process_pid);
+        rootless::refuse_groups(plan.may_set_groups, &process.user)?;
+    }
     if let Some(capabilities) = &mut plan.capabilities {
         extra_caps.iter().for_each(|capability| capabilities.add(*capability));
         if join & libc::CLONE_NEWUSER as u64 == 0 {
@@ -112,6 +119,7 @@ fn prepare(
             .map(|path| scm::connect(path).step(|| format!("connect to console socket {path}")))
             .transpose()?,
         cgroups: options.cgroups.clone(),
+        by_ordinary_user: !rustix::process::geteuid().is_root(),
     })
 }
 
@@ -133,17 +141,23 @@ fn start_child(container: &Container, plan: &Plan, pidfd: BorrowedFd<'_>) -> Res
     let entrance = entrance(container, &plan.cgroups)?;
     plan.process.affinity.apply_initial()?;
     let (sync, child_end) = sync::pair()?;
+    let mut early = plan.join & libc::CLONE_NEWPID as u64;
+    if plan.by_ordinary_user {
+        // An ordinary user has rights only inside the user namespace, and the child's files are soon root's.
+        early |= plan.join & libc::CLONE_NEWUSER as u64;
+        set_oom_score(std::process::id() as i32, plan.oom_score_adj)?;
+    }
     prctl::set_undumpable().step(|| "become undumpable".into())?;
     // A pid namespace takes in only children of who joins it. All other joining is the child's.
-    let pid_namespace = plan.join & libc::CLONE_NEWPID as u64;
-    if pid_namespace != 0 {
-        clone::setns(pidfd, pid_namespace).step(|| "join the pid namespace".into())?;
+    if early != 0 {
+        clone::setns(pidfd, early).step(|| "join the pid namespace".into())?;
     }
     let into_cgroup = entrance.clone_into.as_ref().map(AsFd::as_fd);
     match clone3(0, into_cgroup).step(|| "clone the new process".into())? {
         Side::Child => {
             drop(sync);
-            let error = match setup(container, plan, &child_end, &entrance.join, pidfd) {
+            let error = match setup(container, plan, &child_end, &entrance.join, (pidfd, plan.join & !early))
+            {
                 Ok(program) => process::execute(&plan.process, &program),
                 Err(error) => error,
             };
@@ -159,7 +173,7 @@ fn setup(
     plan: &Plan,
     sync: &sync::Child,
     cgroup: &[OwnedFd],
-    pidfd: BorrowedFd<'_>,
+    (pidfd, join): (BorrowedFd<'_>, u64),
 ) -> Result<process::Program> {
     let _ = prctl::set_name(c"rung:exec");
     let announcement = plan.process.announcement(&Subject {
@@ -174,12 +188,11 @@ fn setup(
     rustix::process::setsid().step(|| "setsid".into())?;
     // While /proc is the host's.
     lsm::apply(&plan.process.apparmor_profile, &plan.process.selinux_label)?;
-    let others = plan.join & !(libc::CLONE_NEWPID as u64);
-    if others & libc::CLONE_NEWUSER as u64 != 0 {
+    if join & libc::CLONE_NEWUSER as u64 != 0 {
         rlimits::raise(0, &plan.process.rlimits)?;
     }
-    if others != 0 {
-        clone::setns(pidfd, others).step(|| "join the container's namespaces".into())?;
+    if join != 0 {
+        clone::setns(pidfd, join).step(|| "join the container's namespaces".into())?;
     }
     if plan.join & libc::CLONE_NEWUSER as u64 != 0 {
         become_root()?;
@@ -210,7 +223,9 @@ fn attend_setup(
     pid: i32,
     pidfd_socket: Option<&OwnedFd>,
 ) -> Result<Option<OwnedFd>> {
-    set_oom_score(pid, plan.oom_score_adj)?;
+    if !plan.by_ordinary_user {
+        set_oom_score(pid, plan.oom_score_adj)?;
+    }
     let mut terminal = None;
     loop {
         match sync.receive()? {

@@ -13,6 +13,7 @@ use crate::cgroup;
 use crate::container::{Container, state_document};
 use crate::error::{Error, Result, Step};
 use crate::hooks;
+use crate::rootless;
 use crate::setup::capabilities::lacking;
 use crate::setup::{idmap, mounts, namespaces, rlimits};
 use crate::state::{Config, Record, StateDir, replace};
@@ -109,9 +110,8 @@ fn make(plan: &Prepared, container: &mut Container) -> Result<Process> {
     if let Some(filter) = &plan.process.seccomp {
         container.dir.write_seccomp(&filter.to_bytes())?;
     }
-    plan.cgroup.create()?;
-    plan.cgroup
-        .apply(&plan.resources, true)
+    let may_lack = || plan.as_rootless.unwrap_or_else(rootless::is_ordinary);
+    container.record.cgroup_paths = cgroup::make(&*plan.cgroup, &plan.resources, &may_lack)
         .step(|| "error setting cgroup config for procHooks process".into())?;
     let gate = (plan.mode == Mode::Create).then(|| gate::make(&container.dir)).transpose()?;
     // Signals reach the foreground process from its first moment on, and never end us half-way.
@@ -151,11 +151,14 @@ fn start_child(
     gate: Option<OwnedFd>,
     trees: mounts::Trees,
 ) -> Result<(sync::Parent, i32, OwnedFd)> {
-    let entrance = plan.cgroup.entrance(&[])?;
+    let entrance = container.cgroup().entrance(&[])?;
     let (sync, child_end) = sync::pair()?;
     let back = plan.namespaces.before_clone()?;
     // What the child inherits is closed to others from its first instruction on (CVE-2016-9962).
-    prctl::set_undumpable().step(|| "become undumpable".into())?;
+    // An ordinary user must be able to write its mappings first.
+    if rustix::process::geteuid().is_root() {
+        prctl::set_undumpable().step(|| "become undumpable".into())?;
+    }
     let inherited =
         |record| child::Inherited { sync: child_end, join_cgroup: entrance.join, gate, trees, record };
     let into_cgroup = entrance.clone_into.as_ref().map(AsFd::as_fd);

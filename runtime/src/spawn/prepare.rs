@@ -7,6 +7,7 @@ use crate::args::CreateOptions;
 use crate::bundle::Bundle;
 use crate::cgroup::{self, Driver};
 use crate::error::{Error, Result, Step};
+use crate::rootless;
 use crate::seccomp::{self, Filter};
 use crate::setup::{devices, mounts, namespaces, netdevices, rootfs, scheduling};
 use crate::spawn::{process, readiness};
@@ -27,6 +28,8 @@ pub(crate) enum Mode {
 
 pub(crate) struct Prepared {
     pub(crate) mode: Mode,
+    /// Whether its user may be one who can make no cgroup; None: look.
+    pub(crate) as_rootless: Option<bool>,
     pub(crate) id: String,
     pub(crate) bundle: String,
     pub(crate) oci_version: String,
@@ -64,6 +67,7 @@ pub(crate) struct Prepared {
 }
 
 pub(crate) fn prepare(
+    as_rootless: Option<bool>,
     dir: &StateDir,
     id: &str,
     bundle: Bundle,
@@ -95,7 +99,8 @@ pub(crate) fn prepare(
     }
     let receiver = linux.seccomp.as_ref().map(seccomp::notify::receiver).transpose()?.flatten();
     plan.listener = receiver.as_ref().map(seccomp::notify::Receiver::connect).transpose()?;
-    plan.may_set_groups = !own_user_namespace || rustix::process::geteuid().is_root();
+    plan.may_set_groups = !namespaces.new_user || rootless::may_set_groups(&linux.gid_mappings);
+    rootless::refuse_groups(plan.may_set_groups, &process.user)?;
     let cgroup = cgroup::plan(&linux.cgroups_path, id)?;
     let mounts = mounts::plan(&spec.mounts, &bundle.path, &linux, cgroup.paths())?;
     let connect = |path: &Option<String>, what: &str| -> Result<Option<OwnedFd>> {
@@ -106,6 +111,7 @@ pub(crate) fn prepare(
     let root = spec.root.unwrap_or_default();
     Ok(Prepared {
         mode,
+        as_rootless,
         id: id.to_owned(),
         oci_version: spec.oci_version,
         annotations: spec.annotations,

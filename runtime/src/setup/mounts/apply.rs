@@ -20,11 +20,11 @@ pub(crate) type Late = Vec<OwnedFd>;
 pub(crate) fn apply(
     root: BorrowedFd<'_>,
     steps: &[super::Step],
-    trees: &super::Trees,
+    context: &super::Context<'_>,
     late: &mut Late,
 ) -> Result<()> {
     for (place, step) in steps.iter().enumerate() {
-        one(root, step, trees.get(&place), late).step(|| {
+        one(root, (place, step), context, late).step(|| {
             format!("error mounting {} to rootfs at {:?}", describe(&step.what), step.destination)
         })?;
     }
@@ -40,9 +40,14 @@ fn describe(what: &What) -> String {
     }
 }
 
-fn one(root: BorrowedFd<'_>, step: &super::Step, tree: Option<&OwnedFd>, late: &mut Late) -> Result<()> {
+fn one(
+    root: BorrowedFd<'_>,
+    (place, step): (usize, &super::Step),
+    context: &super::Context<'_>,
+    late: &mut Late,
+) -> Result<()> {
     match &step.what {
-        What::Bind { source, recursive } => match tree {
+        What::Bind { source, recursive } => match context.trees.get(&place) {
             Some(tree) => bind(root, step, source, tree.as_fd()),
             None => {
                 let tree =
@@ -61,6 +66,11 @@ fn one(root: BorrowedFd<'_>, step: &super::Step, tree: Option<&OwnedFd>, late: &
                     .step(|| format!("remount with {data:?}"))?;
             }
             finish(target.as_fd(), step)
+        }
+        What::Cgroup { .. } if !context.has_cgroup => {
+            let tree = mount::copy_of_path(crate::cgroup::ROOT, true)
+                .step(|| "bind the machine's cgroups".into())?;
+            bind(root, step, crate::cgroup::ROOT, tree.as_fd())
         }
         What::Cgroup { hierarchies, links } => cgroup(root, step, hierarchies, links),
     }

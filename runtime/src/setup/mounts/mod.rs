@@ -71,6 +71,13 @@ pub(crate) enum What {
     },
 }
 
+/// What carrying the steps out depends on that is known only then.
+pub(crate) struct Context<'a> {
+    pub(crate) trees: &'a Trees,
+    /// An ordinary user's container may have none of its own to show.
+    pub(crate) has_cgroup: bool,
+}
+
 /// Filesystems of memory and of the kernel, known to take every option by itself.
 const BY_OPTION: [&str; 5] = ["tmpfs", "proc", "sysfs", "devpts", "mqueue"];
 
