@@ -422,7 +422,8 @@ pub(crate) fn from_status(call: &'static str, status: &tonic::Status) -> Error {
     let message = if kind == ErrorKind::Unavailable {
         format!("containerd is not reachable ({call}): {}", status.message())
     } else {
-        status.message().to_owned()
+        // An error without a class of its own; newer containerds leave the word away.
+        status.message().trim_end_matches(": unknown").to_owned()
     };
     Error { call, kind, message }
 }

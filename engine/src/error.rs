@@ -44,7 +44,7 @@ impl Error {
 
     /// An IO failure with the step that met it.
     pub(crate) fn io(step: impl std::fmt::Display, source: &std::io::Error) -> Error {
-        Error::internal(format!("{step}: {source}"))
+        Error::internal(format!("{step}: {}", words(source)))
     }
 
     pub(crate) fn kind(&self) -> ErrorKind {
@@ -60,6 +60,13 @@ impl Error {
     pub(crate) fn context(self, step: impl std::fmt::Display) -> Error {
         Error { kind: self.kind, message: format!("{step}: {}", self.message) }
     }
+}
+
+/// An errno in the words of Go's programs: the docker command takes its exit code from them.
+pub(crate) fn words(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let Some((reason, _)) = text.split_once(" (os error ") else { return text };
+    reason[..1].to_ascii_lowercase() + &reason[1..]
 }
 
 impl From<crate::containerd::Error> for Error {

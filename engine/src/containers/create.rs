@@ -318,8 +318,11 @@ fn check_network_mode(ctx: &Ctx, config: &Config, host: &mut HostConfig) -> Resu
             if !config.hostname.is_empty() {
                 return Err(Error::invalid("conflicting options: hostname and the network mode"));
             }
-            // Kept by id: a name may pass to another container.
-            host.network_mode = format!("container:{}", ctx.view.find(target)?.id);
+            // Kept by id: a name may pass to another container. One that is not there is met at the start; said
+            // now, the docker command would take it for a missing image and pull.
+            if let Ok(target) = ctx.view.find(target) {
+                host.network_mode = format!("container:{}", target.id);
+            }
             Ok(())
         }
         NetworkMode::Host if host.uts_mode == "host" && !config.hostname.is_empty() => {

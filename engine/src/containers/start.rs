@@ -193,31 +193,40 @@ fn plan_network(ctx: &Ctx, record: &Record) -> Result<Network, Error> {
             Err(Error::not_found(format!("failed to set up container networking: network {name} not found")))
         }
         NetworkMode::Container(target) => {
-            let target = ctx.view.find(target)?;
+            let target = ctx.view.find(target).map_err(|error| {
+                Error::internal(format!("joining network namespace of container: {error}"))
+            })?;
             if target.record().network_mode() == NetworkMode::Host {
                 return Ok(Network::Joined(Namespace::Host));
             }
-            join(&target, "net").map(Network::Joined)
+            join(&target, "net").map(Network::Joined).ok_or_else(|| {
+                let status = state::Status::of(&target.record(), target.live()).as_str();
+                Error::conflict(format!(
+                    "cannot join network namespace of a non running container: container {} is {status}",
+                    target.name()
+                ))
+            })
         }
     }
 }
 
 /// The namespace of a running container.
-fn join(target: &Container, kind: &str) -> Result<Namespace, Error> {
-    let pid = target.live().pid().ok_or_else(|| {
-        Error::conflict(format!(
-            "cannot join {kind} namespace of a non running container: container {} is not running",
-            target.id
-        ))
-    })?;
-    Ok(Namespace::Path(PathBuf::from(format!("/proc/{pid}/ns/{kind}"))))
+fn join(target: &Container, kind: &str) -> Option<Namespace> {
+    let pid = target.live().pid()?;
+    Some(Namespace::Path(PathBuf::from(format!("/proc/{pid}/ns/{kind}"))))
 }
 
 fn facts(ctx: &Ctx, id: &str, record: &Record, user: User, network: Namespace) -> Result<Facts, Error> {
     let host = &record.host_config;
     let choose = |mode: &str| if mode == "host" { Namespace::Host } else { Namespace::Private };
     let pid = match host.pid_mode.strip_prefix("container:") {
-        Some(target) => join(&*ctx.view.find(target)?, "pid")?,
+        Some(target) => {
+            let target = ctx.view.find(target)?;
+            join(&target, "pid").ok_or_else(|| {
+                let id = &target.id;
+                Error::internal(format!("failed to join PID namespace: container {id} is not running"))
+            })?
+        }
         None => choose(&host.pid_mode),
     };
     Ok(Facts {

@@ -69,7 +69,7 @@ fn add(mapping: &DeviceMapping, devices: &mut Devices) -> Result<(), Error> {
             mapping.path_on_host
         ))
     };
-    let found = stat(source).map_err(|errno| failed(&format!("{}", std::io::Error::from(errno))))?;
+    let found = stat(source).map_err(|errno| failed(&crate::error::words(&errno.into())))?;
     if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
         return Err(Error::unimplemented(format!("the device directory {}", source.display())));
     }
