@@ -18,12 +18,12 @@ pub(crate) struct Bundle {
 }
 
 pub(crate) fn load(path: &str) -> Result<Bundle> {
-    let absolute = fs::canonicalize(path).step(|| format!("bundle {path}"))?;
+    let absolute = fs::canonicalize(path).step(|| format!("chdir {path}"))?;
     let spec: Spec = read_document(absolute.join("config.json"))?;
     let root = spec.root.as_ref().filter(|root| !root.path.is_empty());
-    let root = root.ok_or_else(|| Error::invalid("config.json: root.path must be specified"))?;
-    let rootfs =
-        fs::canonicalize(absolute.join(&root.path)).step(|| format!("root file system {}", root.path))?;
+    let root = root.ok_or_else(|| Error::invalid("config.json: root must be specified with its path"))?;
+    let rootfs = fs::canonicalize(absolute.join(&root.path))
+        .step(|| format!("invalid rootfs: stat {}", absolute.join(&root.path).display()))?;
     if !rootfs.is_dir() {
         return Err(Error::invalid(format!("root file system {} is not a directory", rootfs.display())));
     }
@@ -45,8 +45,15 @@ pub(crate) fn read_document<T: serde::de::DeserializeOwned>(path: PathBuf) -> Re
         return Err(Error::invalid(format!("{} is larger than {LARGEST_CONFIG} bytes", path.display())));
     }
     let text = fs::read(&path).step(missing)?;
-    serde_json::from_slice(&text)
-        .map_err(|error| Error::invalid(format!("parse {}: {error}", path.display())))
+    serde_json::from_slice(&text).map_err(|error| {
+        // The original's words for a document that is cut short.
+        let reason = match (error.is_eof(), text.is_empty()) {
+            (true, true) => "EOF".to_owned(),
+            (true, false) => format!("unexpected EOF at line {} column {}", error.line(), error.column()),
+            _ => error.to_string(),
+        };
+        Error::invalid(format!("parse {}: {reason}", path.display()))
+    })
 }
 
 fn validate(spec: &Spec) -> Result<()> {
@@ -57,8 +64,10 @@ fn validate(spec: &Spec) -> Result<()> {
             spec.oci_version
         )));
     }
-    let process =
-        spec.process.as_ref().ok_or_else(|| Error::invalid("config.json: process must be specified"))?;
+    let process = spec
+        .process
+        .as_ref()
+        .ok_or_else(|| Error::invalid("config.json: process property must not be empty"))?;
     refuse_other_machines(spec)?;
     validate_process(process)?;
     validate_linux(spec)?;
@@ -84,7 +93,7 @@ pub(crate) fn validate_process(process: &Process) -> Result<()> {
         return Err(Error::invalid("process.args must not be empty"));
     }
     if !process.cwd.starts_with('/') {
-        return Err(Error::invalid(format!("process.cwd {:?} must be an absolute path", process.cwd)));
+        return Err(Error::invalid(format!("process.cwd {:?}: Cwd must be an absolute path", process.cwd)));
     }
     if let Some(bad) = process.env.iter().find(|pair| !pair.contains('=') || pair.starts_with('=')) {
         return Err(Error::invalid(format!("process.env: {bad:?} is not NAME=VALUE")));
@@ -172,7 +181,7 @@ mod tests {
         check(&format!("{{{good},\"linux\":{{\"namespaces\":[{{\"type\":\"mount\"}}]}}}}")).expect("valid");
         for (json, part) in [
             (r#"{"ociVersion":"2.0.0"}"#.to_owned(), "ociVersion"),
-            (r#"{"ociVersion":"1.0.0"}"#.to_owned(), "process must be specified"),
+            (r#"{"ociVersion":"1.0.0"}"#.to_owned(), "process property must not be empty"),
             (r#"{"ociVersion":"1.0.0","process":{"args":[],"cwd":"/"}}"#.to_owned(), "args"),
             (r#"{"ociVersion":"1.0.0","process":{"args":["x"],"cwd":"x"}}"#.to_owned(), "absolute"),
             (

@@ -73,6 +73,9 @@ pub(crate) fn validate_id(id: &str) -> Result<()> {
     const LONGEST: usize = 255;
     let letters = |b: u8| b.is_ascii_alphanumeric() || b"_+-.".contains(&b);
     let valid = !id.is_empty() && id.len() <= LONGEST && id != "." && id != ".." && id.bytes().all(letters);
+    if id.is_empty() {
+        return Err(Error::invalid("container id cannot be empty"));
+    }
     if valid { Ok(()) } else { Err(Error::invalid(format!("invalid container ID format: {id:?}"))) }
 }
 

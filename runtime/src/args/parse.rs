@@ -173,7 +173,6 @@ pub(super) fn command(words: &[String], entry: &'static Entry) -> Result<Parsed>
     if parsed.positionals.len() < least || parsed.positionals.len() > most {
         let name = entry.name;
         return Err(Error::invalid(match (least, most) {
-            (0, 0) => format!("rung: {name:?} takes no arguments"),
             (n, m) if n == m => format!("rung: {name:?} requires exactly {n} argument(s)"),
             (n, _) if parsed.positionals.len() < n => {
                 format!("rung: {name:?} requires a minimum of {n} argument(s)")
@@ -206,7 +205,10 @@ fn take_flag<'a>(
     let Some(flag) =
         flags.iter().find(|flag| flag.long == name || (!flag.short.is_empty() && flag.short == name))
     else {
-        return Err(Error::invalid(format!("flag provided but not defined: {word}")));
+        return Err(Error::invalid(format!(
+            "flag provided but not defined: -{}",
+            word.trim_start_matches('-')
+        )));
     };
     if flag.value.is_empty() {
         let value = match value.as_deref() {
@@ -227,7 +229,7 @@ fn take_flag<'a>(
         return Ok(tail);
     }
     let Some((value, tail)) = tail.split_first() else {
-        return Err(Error::invalid(format!("flag --{} needs a value", flag.long)));
+        return Err(Error::invalid(format!("flag needs an argument: -{}", flag.long)));
     };
     parsed.flags.push((flag.long, value.clone()));
     Ok(tail)

@@ -9,7 +9,7 @@ use crate::state::StateDir;
 pub(super) fn create(global: &Global, id: &str, options: &CreateOptions, log: &Log) -> Result<i32> {
     let dir = StateDir::of(&global.root, id)?;
     require_rights(global.rootless)?;
-    let bundle = bundle::load(&options.bundle)?;
+    let bundle = bundle::load(&options.bundle).step(|| "rung create failed".into())?;
     let plan = spawn::prepare(global.rootless, &dir, id, bundle, options, Mode::Create)
         .step(|| "rung create failed".into())?;
     spawn::create(&global.root, &plan, &mut |warning| log.warning(warning))

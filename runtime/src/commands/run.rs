@@ -23,7 +23,7 @@ pub(super) fn run(
 ) -> Result<i32> {
     let dir = StateDir::of(&global.root, id)?;
     require_rights(global.rootless)?;
-    let bundle = bundle::load(&options.bundle)?;
+    let bundle = bundle::load(&options.bundle).step(|| "rung run failed".into())?;
     let mode = if manner.detach { Mode::Detached } else { Mode::Foreground };
     if manner.subreaper && mode == Mode::Foreground {
         prctl::set_child_subreaper().step(|| "become a subreaper".into())?;
