@@ -8,11 +8,13 @@ mod create;
 mod delete;
 mod exec;
 mod exits;
+mod memory;
 mod requests;
 
 pub(crate) use calls::Call;
 pub(crate) use create::{CreateOptions, write_whole};
 
+use crate::cgroup::{self, Cgroup};
 use crate::error::Error;
 use crate::events::Publisher;
 use crate::io::Io;
@@ -77,6 +79,9 @@ struct Container {
     own_client: bool,
     init: Handle,
     execs: BTreeMap<String, Handle>,
+    /// Known once the runtime has created it; none where no hierarchy is mounted.
+    cgroup: Option<Cgroup>,
+    oom: Option<cgroup::Watch>,
     /// The kernel ends every process of a private pid namespace with its first one.
     private_pids: bool,
     /// Without a private pid namespace, the rest is killed once the first process has ended.

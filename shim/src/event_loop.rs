@@ -23,6 +23,8 @@ enum Source {
     Connection(u64),
     /// The daemon's event socket.
     Events,
+    /// A kill for want of memory in the cgroup of this first process's container.
+    OutOfMemory(Handle),
     Console(Handle),
     Output(Handle, usize),
     Stdin(Handle),
@@ -63,6 +65,7 @@ pub(crate) fn serve(shim: &mut Shim, listener: &UnixListener, children: &OwnedFd
                 Source::Accept => connections.accept(listener),
                 Source::Connection(id) => connections.read(id, shim),
                 Source::Events => {}
+                Source::OutOfMemory(init) => shim.oom_woken(init),
                 Source::Console(handle) => shim.receive_terminal(handle),
                 Source::Output(handle, index) => {
                     if let Some(process) = shim.processes.get_mut(&handle) {
@@ -103,6 +106,10 @@ fn poll(
         let out = if writing { PollFlags::OUT } else { PollFlags::empty() };
         fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN | out));
         sources.push(Source::Events);
+    }
+    for (init, fd) in shim.oom_watches() {
+        fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        sources.push(Source::OutOfMemory(init));
     }
     for (handle, process) in &shim.processes {
         if let Some(fd) = process.io.console.as_ref().and_then(|console| console.listening()) {

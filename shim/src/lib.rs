@@ -7,6 +7,7 @@
 //! service       task API: decode, call, encode
 //! container     the container, its execs, and what a request, an exit or a finished runtime command does to them
 //! process       the states of one process and what may be asked in each; pure
+//! cgroup        its figures, and whether the kernel killed in it
 //! runtime       the OCI runtime as a command: arguments, and what went wrong
 //! io            stdio: FIFOs, files, terminals; log: docker's json-file
 //! events        what happened, forwarded to the daemon until it is taken
@@ -33,6 +34,7 @@ mod container;
 mod process;
 mod service;
 
+mod cgroup;
 mod events;
 mod io;
 mod log;

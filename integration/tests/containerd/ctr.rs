@@ -1,6 +1,8 @@
 //! The commands of Debian's ctr.
 
+use crate::runtimes;
 use integration::containerd_lite::{Daemon, IMAGE, wait_for};
+use std::collections::BTreeSet;
 
 #[test]
 fn version_namespaces_and_leases() {
@@ -55,8 +57,15 @@ fn run_gives_output_and_exit_code_and_leaves_nothing() {
 
 #[test]
 fn a_task_is_entered_paused_measured_and_killed() {
+    let measured: Vec<_> = runtimes().into_iter().map(enter_pause_measure_and_kill).collect();
+    // Every shim tells the same groups of them.
+    assert!(measured.iter().all(|names| *names == measured[0]), "{measured:#?}");
+}
+
+/// The groups of the figures.
+fn enter_pause_measure_and_kill(runtime: &str) -> BTreeSet<String> {
     let daemon = Daemon::with_image();
-    daemon.ctr_ok(&["run", "-d", "--label", "a=b", IMAGE, "t1", "/bin/sleep", "1000"]);
+    daemon.ctr_ok(&["run", "-d", "--runtime", runtime, "--label", "a=b", IMAGE, "t1", "/bin/sleep", "1000"]);
     assert!(daemon.ctr_ok(&["containers", "ls"]).contains("t1"));
     assert!(daemon.ctr_ok(&["containers", "info", "t1"]).contains("\"a\": \"b\""));
     assert!(daemon.ctr_ok(&["tasks", "ls"]).contains("RUNNING"));
@@ -66,7 +75,11 @@ fn a_task_is_entered_paused_measured_and_killed() {
     // Its id is free again.
     assert_eq!(daemon.ctr(&exec).status.code(), Some(7));
     assert_eq!(daemon.ctr_ok(&["tasks", "ps", "t1"]).lines().count(), 2);
-    assert!(daemon.ctr_ok(&["tasks", "metrics", "t1"]).contains("memory"));
+    let metrics = daemon.ctr_ok(&["tasks", "metrics", "--format", "json", "t1"]);
+    let metrics: serde_json::Value = serde_json::from_str(&metrics).unwrap();
+    assert!(number(&metrics, "pids", "current") >= 1 && !metrics["memory"].is_null(), "{metrics}");
+    let mut names = BTreeSet::new();
+    collect_names(&metrics, "", &mut names);
     daemon.ctr_ok(&["tasks", "pause", "t1"]);
     assert!(daemon.ctr_ok(&["tasks", "ls"]).contains("PAUSED"));
     daemon.ctr_ok(&["tasks", "resume", "t1"]);
@@ -77,6 +90,21 @@ fn a_task_is_entered_paused_measured_and_killed() {
     daemon.ctr_ok(&["tasks", "rm", "t1"]);
     daemon.ctr_ok(&["containers", "rm", "t1"]);
     daemon.assert_nothing_left();
+    names
+}
+
+fn number(metrics: &serde_json::Value, group: &str, name: &str) -> u64 {
+    metrics[group][name].as_u64().unwrap_or_default()
+}
+
+/// Groups only: a figure that is 0 has no name in this format.
+fn collect_names(value: &serde_json::Value, above: &str, names: &mut BTreeSet<String>) {
+    for (name, value) in value.as_object().into_iter().flatten() {
+        if value.is_object() {
+            names.insert(format!("{above}.{name}"));
+        }
+        collect_names(value, &format!("{above}.{name}"), names);
+    }
 }
 
 #[test]

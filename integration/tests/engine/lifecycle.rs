@@ -137,3 +137,27 @@ fn mounts_and_volumes() {
     assert_eq!(engine.ok(&["run", "--rm", "-v", "kept:/v", IMAGE, "cat", "/v/f"]), "once");
     engine.assert_nothing_left();
 }
+
+#[test]
+fn a_container_that_runs_out_of_memory_says_so() {
+    let Some(engine) = Engine::start() else { return };
+    // tail keeps what has no end of line: it grows until it may not.
+    let grow = ["tail", "/dev/zero"];
+    let limits = ["--memory", "16m", "--memory-swap", "16m"];
+    let ran = engine.docker(&[&["run", "--name", "grown"], &limits[..], &[IMAGE], &grow].concat());
+    assert_eq!(ran.code, 137, "{ran:?}");
+    engine.wait_inspect("grown", ".State.OOMKilled", "true");
+    // The next run begins without, and a SIGKILL of somebody's is none.
+    engine.ok(&[&["run", "-d", "--name", "killed"], &limits[..], &[IMAGE, "sleep", "600"]].concat());
+    // An exec that is killed for it leaves the container alone, and is told as well.
+    assert_eq!(engine.docker(&[&["exec", "killed"], &grow[..]].concat()).code, 137);
+    assert_eq!(engine.inspect("killed", ".State.Running"), "true");
+    engine.ok(&["restart", "-t", "0", "killed"]);
+    engine.ok(&["kill", "killed"]);
+    engine.wait_inspect("killed", ".State.Status", "exited");
+    assert_eq!(engine.inspect("killed", ".State.OOMKilled"), "false");
+    let events = ["events", "--since", "1h", "--until", "0s", "--filter", "event=oom"];
+    let events = engine.ok(&[&events[..], &["--format", "{{.Actor.Attributes.name}}"]].concat());
+    assert_eq!(events, "grown\nkilled");
+    engine.assert_nothing_left();
+}

@@ -118,6 +118,8 @@ impl Shim {
             own_client: options.log.is_some(),
             init,
             execs: BTreeMap::new(),
+            cgroup: None,
+            oom: None,
             private_pids: config.has_private_pids(),
             rest: Rest::Alive,
         };
@@ -137,6 +139,7 @@ impl Shim {
         match pid {
             Ok(pid) => {
                 self.process_mut(init).pid = pid;
+                self.watch_cgroup(&id, pid);
                 let uris = self.process(init).io.uris().clone();
                 let io = events::TaskIo {
                     stdin: uris.stdin,

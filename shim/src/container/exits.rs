@@ -7,12 +7,19 @@ use crate::runtime::Streams;
 use prost::Message;
 use proto::task::{api, bundle, events, topic};
 
+/// Status of a process that SIGKILL ended, which is the kernel's signal when memory runs out.
+const KILLED: u32 = 128 + 9;
+
 impl Shim {
     /// A child was reaped: a runtime command, a process of ours, or an orphan of the container.
     pub(crate) fn reaped(&mut self, pid: u32, exit: Exit) {
         if let Some(call) = self.calls.remove(&pid) {
             self.call_ended(call, exit.status);
         } else if let Some(handle) = self.by_pid(pid) {
+            if exit.status == KILLED {
+                // Told before the exit that it explains.
+                self.notice_oom(&self.process(handle).container.clone());
+            }
             self.process_mut(handle).held = Some(exit);
             self.settle_exit(handle);
         } else if !self.calls.is_empty() {

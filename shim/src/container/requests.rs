@@ -122,6 +122,15 @@ impl Shim {
         Ok(Handled::Later)
     }
 
+    /// Stats: the cgroup's figures, as they are now.
+    pub(crate) fn stats(&self, id: &str) -> Result<Handled, Error> {
+        let Some(cgroup) = &self.container(id)?.cgroup else {
+            return Err(Error::not_found("cgroup does not exist: not found"));
+        };
+        let response = api::StatsResponse { stats: Some(cgroup.metrics()) };
+        Ok(Handled::Now(response.encode_to_vec()))
+    }
+
     pub(crate) fn resize(&mut self, request: &api::ResizePtyRequest) -> Result<Handled, Error> {
         let handle = self.handle(&request.id, &request.exec_id)?;
         // Without a terminal there is nothing to resize, and containerd's shims do not mind.
