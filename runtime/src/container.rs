@@ -181,7 +181,8 @@ impl Container {
 
     /// Give back everything a stopped container holds. What fails does not keep the rest from being removed.
     pub(crate) fn destroy(&self, warn: &mut dyn FnMut(&str)) -> Result<()> {
-        if !self.record.config.own_pid_namespace {
+        // Of a `create` that was killed nobody knows the first process.
+        if !self.record.config.own_pid_namespace || self.record.init_process_pid == 0 {
             self.cgroup().kill_all()?;
         }
         let cgroup = cgroup::remove(&self.record.cgroup_paths);

@@ -4,6 +4,7 @@ use std::io;
 
 use proto::kind::ErrorKind;
 
+use crate::interrupt::step_done;
 use crate::sys::errno_text;
 
 #[derive(Debug, thiserror::Error)]
@@ -82,12 +83,14 @@ pub(crate) trait Step<T> {
 
 impl<T> Step<T> for io::Result<T> {
     fn step(self, name: impl FnOnce() -> String) -> Result<T> {
+        step_done();
         self.map_err(|source| Error::Step { step: name(), source })
     }
 }
 
 impl<T> Step<T> for rustix::io::Result<T> {
     fn step(self, name: impl FnOnce() -> String) -> Result<T> {
+        step_done();
         self.map_err(|source| Error::Step { step: name(), source: source.into() })
     }
 }

@@ -27,6 +27,7 @@ mod container;
 mod error;
 mod hooks;
 mod inroot;
+mod interrupt;
 mod log;
 mod rootless;
 mod seal;

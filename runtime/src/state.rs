@@ -17,6 +17,7 @@ use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, Step};
+use crate::interrupt::step_done;
 use crate::spec::Hooks;
 
 /// What is known of a container beyond what the kernel knows. The first names are runc's.
@@ -59,12 +60,21 @@ pub(crate) struct StateDir {
 /// Held while a command changes the container; given up when dropped. The lock belongs to the open file, which
 /// a child inherits, so it is released by name.
 pub(crate) struct Lock {
-    dir: File,
+    dir: Option<File>,
+}
+
+impl Lock {
+    /// In a child, whose life must not prolong the lock when its parent is killed.
+    pub(crate) fn leave_to_parent(&mut self) {
+        self.dir = None;
+    }
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        let _ = rustix::fs::flock(&self.dir, FlockOperation::Unlock);
+        if let Some(dir) = &self.dir {
+            let _ = rustix::fs::flock(dir, FlockOperation::Unlock);
+        }
     }
 }
 
@@ -88,7 +98,7 @@ impl StateDir {
     /// Claim the name: exactly one of several callers makes the directory.
     pub(crate) fn claim(&self) -> Result<Lock> {
         match fs::DirBuilder::new().mode(0o711).create(&self.path) {
-            Ok(()) => {}
+            Ok(()) => step_done(),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
                 return Err(Error::AlreadyExists);
             }
@@ -115,7 +125,7 @@ impl StateDir {
         let dir = File::open(&self.path).map_err(|error| not_found_or(error, &self.path))?;
         rustix::fs::flock(&dir, FlockOperation::LockExclusive)
             .step(|| format!("lock {}", self.path.display()))?;
-        Ok(Lock { dir })
+        Ok(Lock { dir: Some(dir) })
     }
 
     pub(crate) fn exists(&self) -> bool {
@@ -164,9 +174,11 @@ impl StateDir {
     pub(crate) fn remove(&self) -> Result<()> {
         for name in ["exec.fifo", "seccomp.bpf", ".state.json", "state.json"] {
             let _ = fs::remove_file(self.path.join(name));
+            step_done();
         }
         let _ = fs::remove_file(self.notify_socket());
         let _ = fs::remove_dir(self.notify_directory());
+        step_done();
         match fs::remove_dir(&self.path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(error).step(|| format!("remove {}", self.path.display()))
@@ -193,6 +205,7 @@ pub(crate) fn replace(new: &Path, path: &Path, text: &[u8], mode: u32) -> Result
             .mode(mode)
             .open(new)?
             .write_all(text)?;
+        step_done();
         fs::rename(new, path)
     };
     write().step(|| format!("write {}", path.display())).inspect_err(|_| {

@@ -8,6 +8,7 @@ mod handover;
 mod hooks;
 mod idmap;
 mod isolation;
+mod killed;
 mod lessons;
 mod lifecycle;
 mod limits;

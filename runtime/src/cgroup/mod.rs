@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result, Step};
+use crate::interrupt::step_done;
 use crate::spec::Resources;
 
 pub(crate) const ROOT: &str = "/sys/fs/cgroup";
@@ -116,7 +117,10 @@ pub(crate) fn remove(paths: &Paths) -> Result<()> {
         let mut pause = Duration::from_micros(200);
         loop {
             match remove_tree(path) {
-                Ok(()) => break,
+                Ok(()) => {
+                    step_done();
+                    break;
+                }
                 Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
                     std::thread::sleep(pause);
                     pause = (pause * 2).min(Duration::from_millis(50));
@@ -153,7 +157,10 @@ fn remove_tree(path: &Path) -> io::Result<()> {
 /// Answers whether the last one is new.
 fn make_dirs(path: &Path, made: &mut dyn FnMut(&Path) -> Result<()>) -> Result<bool> {
     match fs::create_dir(path) {
-        Ok(()) => made(path).map(|()| true),
+        Ok(()) => {
+            step_done();
+            made(path).map(|()| true)
+        }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let parent =

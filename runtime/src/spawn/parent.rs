@@ -16,7 +16,7 @@ use crate::hooks;
 use crate::rootless;
 use crate::setup::capabilities::lacking;
 use crate::setup::{idmap, mounts, namespaces, rlimits};
-use crate::state::{Config, Record, StateDir, replace};
+use crate::state::{Config, Lock, Record, StateDir, replace};
 use crate::sys::clone::{Side, clone3};
 use crate::sys::{self, files, prctl, scm};
 
@@ -31,9 +31,9 @@ pub(crate) enum Outcome {
 
 pub(crate) fn create(root: &str, plan: &Prepared, warn: &mut dyn FnMut(&str)) -> Result<Outcome> {
     let dir = StateDir::of(root, &plan.id)?;
-    let lock = dir.claim()?;
+    let mut lock = dir.claim()?;
     let mut container = Container { record: record(plan), dir };
-    let made = make(plan, &mut container);
+    let made = make(plan, &mut container, &mut lock);
     drop(lock);
     let mut process = match made {
         Ok(process) => process,
@@ -104,7 +104,7 @@ fn record(plan: &Prepared) -> Record {
     }
 }
 
-fn make(plan: &Prepared, container: &mut Container) -> Result<Process> {
+fn make(plan: &Prepared, container: &mut Container, lock: &mut Lock) -> Result<Process> {
     // Before the first thing outside the state directory, so that all of it can be found after a kill.
     container.dir.write(&container.record)?;
     if let Some(filter) = &plan.process.seccomp {
@@ -124,7 +124,7 @@ fn make(plan: &Prepared, container: &mut Container) -> Result<Process> {
     let ready = if plan.mode == Mode::Create { None } else { listen_for_readiness(container)? };
     let trees = mounts::open_early(&plan.mounts, plan.open_all_trees)?;
 
-    let (mut sync, pid, pidfd) = start_child(plan, container, gate, trees)?;
+    let (mut sync, pid, pidfd) = start_child(plan, container, lock, gate, trees)?;
     let talk = |sync: &mut sync::Parent, container: &mut Container| -> Result<(i32, Option<OwnedFd>)> {
         let pid = if plan.namespaces.joins_user() { replaced(sync, pid)? } else { pid };
         container.record.init_process_pid = pid;
@@ -148,6 +148,7 @@ fn make(plan: &Prepared, container: &mut Container) -> Result<Process> {
 fn start_child(
     plan: &Prepared,
     container: &mut Container,
+    lock: &mut Lock,
     gate: Option<OwnedFd>,
     trees: mounts::Trees,
 ) -> Result<(sync::Parent, i32, OwnedFd)> {
@@ -168,6 +169,7 @@ fn start_child(
     {
         Side::Child => {
             drop(sync);
+            lock.leave_to_parent();
             let inherited = inherited(&container.record);
             if plan.namespaces.joins_user() {
                 replace_by_second_child(plan, &inherited)

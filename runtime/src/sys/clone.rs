@@ -53,6 +53,7 @@ pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<S
     // lock is held by a thread the child lacks; `args` has the kernel's layout and its stated size.
     let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) })?;
     if pid == 0 {
+        crate::interrupt::in_child();
         return Ok(Side::Child);
     }
     // SAFETY: the kernel has stored a new descriptor, owned by nobody else.
