@@ -109,10 +109,12 @@ fn field(envelope: &Envelope, path: &[&str]) -> Option<String> {
 
 /// Text fields of the known payloads, as containerd's generated accessors give them.
 fn event_field(event: &Any, path: &[&str]) -> Option<String> {
+    use payload::*;
+    use proto::containerd::images::{ImageCreate, ImageDelete, ImageUpdate};
     macro_rules! fields {
         ($($message:ident { $($field:ident),* $(; $map:ident)? })*) => {$(
-            if any::is::<payload::$message>(event) {
-                let message = any::unpack::<payload::$message>(event).ok()??;
+            if any::is::<$message>(event) {
+                let message = any::unpack::<$message>(event).ok()??;
                 return match path {
                     $([name] if *name == stringify!($field) => text(&message.$field),)*
                     $([name, rest @ ..] if *name == stringify!($map) => entry(&message.$map, rest),)?

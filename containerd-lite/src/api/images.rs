@@ -2,7 +2,6 @@ use super::{Api, done, lease, mask, namespace};
 use crate::error::Error;
 use crate::images;
 use proto::containerd::images::{images_server::Images, *};
-use proto::task::events as payload;
 use tonic::{Request, Response, Status};
 
 #[tonic::async_trait]
@@ -29,7 +28,7 @@ impl Images for Api {
         let (namespace, lease) = (namespace(&request)?, lease(&request));
         let image = request.into_inner().image.ok_or_else(|| Error::invalid("image is missing"))?;
         let image = images::create(&self.0.db, &namespace, image, lease).await?;
-        let event = payload::ImageCreate { name: image.name.clone(), labels: image.labels.clone() };
+        let event = ImageCreate { name: image.name.clone(), labels: image.labels.clone() };
         self.0.events.publish(&namespace, "/images/create", &event);
         done(CreateImageResponse { image: Some(image) })
     }
@@ -42,7 +41,7 @@ impl Images for Api {
         let request = request.into_inner();
         let image = request.image.ok_or_else(|| Error::invalid("image is missing"))?;
         let image = images::update(&self.0.db, &namespace, image, mask(request.update_mask), lease).await?;
-        let event = payload::ImageUpdate { name: image.name.clone(), labels: image.labels.clone() };
+        let event = ImageUpdate { name: image.name.clone(), labels: image.labels.clone() };
         self.0.events.publish(&namespace, "/images/update", &event);
         self.0.collector.schedule();
         done(UpdateImageResponse { image: Some(image) })
@@ -52,7 +51,7 @@ impl Images for Api {
         let namespace = namespace(&request)?;
         let request = request.into_inner();
         images::delete(&self.0.db, &namespace, &request.name, request.target).await?;
-        self.0.events.publish(&namespace, "/images/delete", &payload::ImageDelete { name: request.name });
+        self.0.events.publish(&namespace, "/images/delete", &ImageDelete { name: request.name });
         if request.sync {
             self.0.collector.collect().await?;
         } else {
