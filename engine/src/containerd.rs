@@ -7,7 +7,7 @@ mod writing;
 
 pub(crate) use writing::{Lease, NewBlob, WriteError};
 
-use proto::any::Any;
+use proto::any::{self, Any};
 use proto::containerd::containers::containers_client::ContainersClient;
 use proto::containerd::content::content_client::ContentClient;
 use proto::containerd::events::events_client::EventsClient;
@@ -21,6 +21,7 @@ use proto::containerd::{
     containers, content, events, images, namespaces, snapshots, task_types, tasks, types,
 };
 use proto::kind::ErrorKind;
+use proto::task::events::NamespaceUpdate;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -40,6 +41,8 @@ const CHANGE: Duration = Duration::from_secs(30);
 const TASK: Duration = Duration::from_secs(120);
 /// A request that one shim answers from its memory or by one system call.
 const SHIM: Duration = Duration::from_secs(10);
+/// Between two events of our own while a subscription begins.
+const KNOCK: Duration = Duration::from_millis(20);
 
 /// Which call failed and how.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -410,10 +413,35 @@ impl Containerd {
     // ---- events ----
 
     /// Events of the engine's namespace from now on. The stream itself has no deadline; it ends with containerd.
+    ///
+    /// containerd sends not even the head of its answer before there is an event, and until then nobody can say whether
+    /// the subscription has begun. So an event of our own, which means nothing, is published until the answer is there.
     pub(crate) async fn subscribe(&self) -> Result<tonic::Streaming<types::Envelope>, Error> {
-        let request = events::SubscribeRequest { filters: vec![format!("namespace=={NAMESPACE}")] };
-        let mut client = EventsClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_SIZE);
-        self.call("events.subscribe", LOOKUP, client.subscribe(self.request(request))).await
+        let events = EventsClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_SIZE);
+        let mut publisher = events.clone();
+        let knock = || {
+            // Of a kind that every subscriber can read.
+            let event = NamespaceUpdate { name: NAMESPACE.to_owned(), ..Default::default() };
+            self.request(events::PublishRequest {
+                topic: "/gantry/subscribed".to_owned(),
+                event: Some(any::pack(&event)),
+            })
+        };
+        let filters = vec![format!("namespace=={NAMESPACE}")];
+        let mut subscriber = events;
+        let answer = subscriber.subscribe(self.request(events::SubscribeRequest { filters }));
+        let mut answer = std::pin::pin!(answer);
+        let mut time = tokio::time::interval_at(tokio::time::Instant::now() + KNOCK, KNOCK);
+        let subscribed = async {
+            loop {
+                tokio::select! {
+                    biased;
+                    answer = &mut answer => return answer,
+                    _ = time.tick() => { publisher.publish(knock()).await?; }
+                }
+            }
+        };
+        self.call("events.subscribe", LOOKUP, subscribed).await
     }
 }
 
