@@ -34,9 +34,10 @@ release: ## the five programs, release build, in target/release (rung linked sta
 	cargo build --release -p cli -p engine -p containerd-lite -p shim --bins
 	cargo rustc --release -p runtime --bin rung -- -C target-feature=+crt-static -C relocation-model=static
 
-interop: ## only the tests against the real docker, containerd, ctr and runc
+interop: ## only the tests with the real docker, dockerd, containerd, ctr, podman and runc above or below ours
 	@integration/setup.sh test
 	cargo build --workspace --bins
+	GANTRY_BIN_DIR=$(DEBUG) cargo test -p integration --test interop
 	GANTRY_BIN_DIR=$(DEBUG) cargo test -p integration --test containerd -- ctr dockerd
 	GANTRY_BIN_DIR=$(DEBUG) cargo test -p integration --test demo
 

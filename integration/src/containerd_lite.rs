@@ -1,7 +1,8 @@
-//! A containerd-lite of one's own: root, state and socket in a temporary folder. When it is dropped everything
-//! that was started under it is ended and the folder removed.
+//! A containerd-lite of one's own, or a real containerd in its place: root, state and socket in a temporary folder.
+//! When it is dropped everything that was started under it is ended and the folder removed.
 
-use crate::{bins, oci};
+use crate::dialogue::Dialogue;
+use crate::{bins, leaks, oci};
 use hyper_util::rt::TokioIo;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -17,9 +18,17 @@ use tonic::transport::{Channel, Endpoint};
 pub const IMAGE: &str = "docker.io/library/busybox:latest";
 const CGROUPS: &str = "/sys/fs/cgroup";
 /// How long anything may take before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What serves the folders.
+enum Program {
+    ContainerdLite,
+    /// Debian's containerd. It looks for shims in the folder `shims`, then among our binaries, then in PATH.
+    Containerd,
+}
 
 pub struct Daemon {
+    program: Program,
     /// Its own: the runtimes' state folders and the cgroups of all daemons' tasks are named by it.
     namespace: String,
     dir: tempfile::TempDir,
@@ -60,7 +69,7 @@ impl Daemon {
 
     /// Starts one whose root is on a tmpfs of 16 MiB.
     pub fn start_full() -> Daemon {
-        let mut daemon = Daemon::prepare(&[]);
+        let mut daemon = Daemon::prepare(Program::ContainerdLite, &[]);
         let root = daemon.root();
         std::fs::create_dir(&root).expect("create the root");
         let flags = rustix::mount::MountFlags::empty();
@@ -71,27 +80,39 @@ impl Daemon {
     }
 
     pub fn start_with(arguments: &[&str]) -> Daemon {
-        let mut daemon = Daemon::prepare(arguments);
+        let mut daemon = Daemon::prepare(Program::ContainerdLite, arguments);
         daemon.launch();
         daemon
     }
 
-    fn prepare(arguments: &[&str]) -> Daemon {
+    /// Starts Debian's containerd.
+    pub fn original() -> Daemon {
+        let mut daemon = Daemon::prepare(Program::Containerd, &[]);
+        std::fs::create_dir(daemon.shims()).expect("a folder for shims");
+        daemon.launch();
+        daemon
+    }
+
+    fn prepare(program: Program, arguments: &[&str]) -> Daemon {
         // Short: socket paths are limited.
         let dir = tempfile::Builder::new().prefix("clt").tempdir_in("/tmp").expect("a temporary folder");
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let namespace = format!("t{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        Daemon { namespace, dir, child: None, arguments, small_root: false }
+        Daemon { program, namespace, dir, child: None, arguments, small_root: false }
     }
 
     /// Starts one and imports busybox.
     pub fn with_image() -> Daemon {
         let daemon = Daemon::start();
-        let archive = daemon.path("image.tar");
-        oci::write_image(&archive, IMAGE, &[oci::busybox()]);
-        daemon.ctr_ok(&["images", "import", archive.to_str().expect("a plain path")]);
+        daemon.import_image();
         daemon
+    }
+
+    pub fn import_image(&self) {
+        let archive = self.path("image.tar");
+        oci::write_image(&archive, IMAGE, &[oci::busybox()]);
+        self.ctr_ok(&["images", "import", archive.to_str().expect("a plain path")]);
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -110,6 +131,11 @@ impl Daemon {
         self.path("state")
     }
 
+    /// Where the real containerd looks for shims first.
+    pub fn shims(&self) -> PathBuf {
+        self.path("shims")
+    }
+
     pub fn namespace(&self) -> &str {
         &self.namespace
     }
@@ -126,16 +152,40 @@ impl Daemon {
 
     /// The command that serves this daemon's folders.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(bins::path("containerd-lite"));
+        let mut command = match self.program {
+            Program::ContainerdLite => Command::new(bins::path("containerd-lite")),
+            Program::Containerd => self.original_command(),
+        };
         command.arg("--root").arg(self.root()).arg("--state").arg(self.state());
         command.arg("--address").arg(self.address()).args(&self.arguments);
+        command
+    }
+
+    fn original_command(&self) -> Command {
+        let containerd = bins::on_path("containerd").expect("containerd is installed");
+        let config = self.path("config.toml");
+        let text = format!(
+            "version = 2\n\
+             disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.snapshotter.v1.aufs\", \
+             \"io.containerd.snapshotter.v1.btrfs\", \"io.containerd.snapshotter.v1.devmapper\", \
+             \"io.containerd.snapshotter.v1.zfs\"]\n\
+             [plugins.\"io.containerd.internal.v1.opt\"]\n\
+             path = {:?}\n",
+            self.path("opt"),
+        );
+        std::fs::write(&config, text).expect("write config.toml");
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folders = [self.shims(), bins::dir()].into_iter().chain(std::env::split_paths(&path));
+        let mut command = Command::new(containerd);
+        command.env("PATH", std::env::join_paths(folders).expect("plain paths"));
+        command.arg("--config").arg(config);
         command
     }
 
     /// Starts the daemon and returns when it says that it serves.
     pub fn launch(&mut self) {
         assert!(self.child.is_none(), "it is running");
-        let mut child = self.command().stderr(Stdio::piped()).spawn().expect("start containerd-lite");
+        let mut child = self.command().stderr(Stdio::piped()).spawn().expect("start the daemon");
         let stderr = child.stderr.take().expect("it is piped");
         self.child = Some(child);
         let mut log = std::fs::OpenOptions::new()
@@ -143,18 +193,22 @@ impl Daemon {
             .append(true)
             .open(self.path("log"))
             .expect("open the log");
+        let sign = match self.program {
+            Program::ContainerdLite => "serving address=",
+            Program::Containerd => "containerd successfully booted",
+        };
         let (ready, serving) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             use std::io::Write;
             for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
                 let _ = log.write_all(&[line.as_slice(), b"\n"].concat());
-                if String::from_utf8_lossy(&line).contains("serving address=") {
+                if String::from_utf8_lossy(&line).contains(sign) {
                     let _ = ready.send(());
                 }
             }
         });
         if serving.recv_timeout(PATIENCE).is_err() {
-            panic!("containerd-lite does not serve:\n{}", self.log());
+            panic!("the daemon does not serve:\n{}", self.log());
         }
     }
 
@@ -172,8 +226,8 @@ impl Daemon {
     /// SIGKILL, as by the kernel when memory is short.
     pub fn kill(&mut self) {
         let mut child = self.child.take().expect("it is running");
-        child.kill().expect("kill containerd-lite");
-        child.wait().expect("wait for containerd-lite");
+        child.kill().expect("kill the daemon");
+        child.wait().expect("wait for the daemon");
     }
 
     /// SIGTERM; how it ended and how long that took.
@@ -181,8 +235,8 @@ impl Daemon {
         let mut child = self.child.take().expect("it is running");
         let start = Instant::now();
         let pid = rustix::process::Pid::from_child(&child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("stop containerd-lite");
-        (child.wait().expect("wait for containerd-lite"), start.elapsed())
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("stop the daemon");
+        (child.wait().expect("wait for the daemon"), start.elapsed())
     }
 
     pub fn restart(&mut self) {
@@ -190,13 +244,36 @@ impl Daemon {
         self.launch();
     }
 
-    /// Debian's ctr against this daemon.
+    /// Debian's ctr against this daemon. It does not end by SIGTERM when it hangs.
     pub fn ctr(&self, arguments: &[&str]) -> Output {
-        let ctr = bins::on_path("ctr").expect("ctr is installed (Debian's containerd)");
+        let ctr = self.ctr_command(arguments);
         let mut command = Command::new("timeout");
-        command.arg("60").arg(ctr).arg("--address").arg(self.address()).args(arguments);
+        command.args(["-s", "KILL", "60"]).arg(ctr.get_program()).args(ctr.get_args());
         command.env("CONTAINERD_NAMESPACE", &self.namespace);
         command.output().expect("run ctr")
+    }
+
+    /// The same, to be talked to.
+    pub fn ctr_command(&self, arguments: &[&str]) -> Command {
+        let ctr = bins::on_path("ctr").expect("ctr is installed (Debian's containerd)");
+        let mut command = Command::new(ctr);
+        command.arg("--address").arg(self.address()).args(arguments);
+        command.env("CONTAINERD_NAMESPACE", &self.namespace);
+        command
+    }
+
+    /// `ctr events`, which prints what happens from now on.
+    pub fn ctr_events(&self) -> Dialogue {
+        let events = Dialogue::start(self.ctr_command(&["events"]));
+        // It says nothing when its subscription has begun: what it prints first is an event made for it.
+        wait_for(
+            || {
+                self.ctr_ok(&["namespaces", "label", &self.namespace, "seen=yes"]);
+                events.heard().contains("/namespaces/update")
+            },
+            || format!("no event is printed: {}", events.heard()),
+        );
+        events
     }
 
     /// The same, which must succeed; its standard output.
@@ -224,22 +301,8 @@ impl Daemon {
 
     /// Processes that were started in or for this daemon's folders.
     pub fn processes(&self) -> Vec<(i32, String)> {
-        let state = self.state();
         let own = self.child.as_ref().map_or(0, |child| child.id() as i32);
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir("/proc").expect("read /proc").flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
-                continue;
-            };
-            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let command = String::from_utf8_lossy(&command).replace('\0', " ");
-            let here = std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(&state));
-            let named = command.contains(self.dir.path().to_str().expect("a plain path"));
-            if pid != own && (here || named) {
-                found.push((pid, command));
-            }
-        }
-        found
+        leaks::processes(self.dir.path()).into_iter().filter(|(pid, _)| *pid != own).collect()
     }
 
     /// Where runtimes keep the state, and the kernel the cgroups, of this namespace's containers.
@@ -313,31 +376,10 @@ impl Drop for Daemon {
             let _ = child.kill();
             let _ = child.wait();
         }
-        // What a failed test leaves: shims by their folder, their containers by their parent.
-        let shims = self.processes();
-        for (pid, _) in &shims {
-            for child in children(*pid) {
-                kill(child);
-            }
-            kill(*pid);
-        }
-        for mount in self.mounts().iter().rev() {
-            let _ = rustix::mount::unmount(mount.as_str(), rustix::mount::UnmountFlags::DETACH);
-        }
+        leaks::clear(self.dir.path());
         // Runtimes and the kernel keep the namespace's own folder; only empty ones go.
         for folder in self.runtime_folders() {
             let _ = std::fs::remove_dir(folder);
         }
-    }
-}
-
-fn children(pid: i32) -> Vec<i32> {
-    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
-}
-
-fn kill(pid: i32) {
-    if let Some(pid) = rustix::process::Pid::from_raw(pid) {
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     }
 }

@@ -5,7 +5,7 @@ use crate::containerd_lite::wait_for;
 use crate::terminal::Terminal;
 use crate::{bins, leaks, oci};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -233,7 +233,7 @@ impl Engine {
     pub fn kill_containerd(&self) {
         for (pid, command) in self.processes() {
             if command.split(' ').next().is_some_and(|program| program.ends_with("/containerd-lite")) {
-                kill(pid);
+                leaks::kill(pid);
             }
         }
     }
@@ -320,19 +320,7 @@ impl Engine {
     /// Processes that name this engine's folder, apart from gantryd itself.
     pub fn processes(&self) -> Vec<(i32, String)> {
         let own = self.daemon.as_ref().map_or(0, |daemon| daemon.id() as i32);
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir("/proc").expect("read /proc").flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
-                continue;
-            };
-            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let command = String::from_utf8_lossy(&command).replace('\0', " ");
-            let cwd = std::fs::read_link(entry.path().join("cwd")).unwrap_or_default();
-            if pid != own && (command.contains(self.mark()) || cwd.starts_with(self.dir.path())) {
-                found.push((pid, command));
-            }
-        }
-        found
+        leaks::processes(self.dir.path()).into_iter().filter(|(pid, _)| *pid != own).collect()
     }
 
     fn mark(&self) -> &str {
@@ -385,39 +373,10 @@ impl Drop for Engine {
             let _ = daemon.wait();
         }
         self.kill_containerd();
-        // What a failed test leaves: containers by their shim, which ends with them.
-        for (pid, _) in self.processes() {
-            let list =
-                std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-            list.split_whitespace().filter_map(|pid| pid.parse().ok()).for_each(kill);
-            kill(pid);
-        }
+        leaks::clear(self.dir.path());
         let _ = self.holder.kill();
         let _ = self.holder.wait();
-        let table = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-        for point in table.lines().rev().filter_map(|line| line.split(' ').nth(1)) {
-            if Path::new(point).starts_with(self.dir.path()) {
-                let _ = rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH);
-            }
-        }
-        remove_cgroups(Path::new("/sys/fs/cgroup"), &self.cgroup);
-    }
-}
-
-/// The parent cgroup in each hierarchy, with what a failed test left in it.
-fn remove_cgroups(root: &Path, name: &str) {
-    let hierarchies = std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
-    for parent in hierarchies.chain([root.to_owned()]).map(|hierarchy| hierarchy.join(name)) {
-        for entry in std::fs::read_dir(&parent).into_iter().flatten().flatten() {
-            let _ = std::fs::remove_dir(entry.path());
-        }
-        let _ = std::fs::remove_dir(parent);
-    }
-}
-
-fn kill(pid: i32) {
-    if let Some(pid) = rustix::process::Pid::from_raw(pid) {
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        leaks::remove_cgroups(&self.cgroup);
     }
 }
 

@@ -28,11 +28,62 @@ fn find_cgroups(dir: &Path, depth: usize, marked: &dyn Fn(&str) -> bool, found: 
         if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             continue;
         }
-        if marked(&entry.file_name().to_string_lossy()) {
-            found.push(format!("cgroup {}", entry.path().display()));
+        let path = entry.path();
+        if marked(&path.to_string_lossy()) {
+            found.push(format!("cgroup {}", path.display()));
         }
         if depth < DEEPEST {
             find_cgroups(&entry.path(), depth + 1, marked, found);
         }
+    }
+}
+
+/// Processes that name a folder in their command line or work in it.
+pub fn processes(folder: &Path) -> Vec<(i32, String)> {
+    let mark = folder.to_str().expect("a plain path");
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").expect("/proc").flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        let here = fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(folder));
+        if here || command.contains(mark) {
+            found.push((pid, command));
+        }
+    }
+    found
+}
+
+/// Ends what a failed test left in a folder: the processes of [`processes`] and their children, which a shim's
+/// containers are; then the mounts.
+pub fn clear(folder: &Path) {
+    for (pid, _) in processes(folder) {
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        children.split_whitespace().filter_map(|pid| pid.parse().ok()).for_each(kill);
+        kill(pid);
+    }
+    let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    for point in table.lines().rev().filter_map(|line| line.split(' ').nth(1)) {
+        if Path::new(point).starts_with(folder) {
+            let _ = rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH);
+        }
+    }
+}
+
+/// A parent cgroup that a test named, in each hierarchy, with what a failed test left in it.
+pub fn remove_cgroups(name: &str) {
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+    for parent in hierarchies.chain([root.to_owned()]).map(|hierarchy| hierarchy.join(name)) {
+        for entry in fs::read_dir(&parent).into_iter().flatten().flatten() {
+            let _ = fs::remove_dir(entry.path());
+        }
+        let _ = fs::remove_dir(parent);
+    }
+}
+
+pub fn kill(pid: i32) {
+    if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     }
 }

@@ -3,6 +3,8 @@
 pub mod bins;
 pub mod bundle;
 pub mod containerd_lite;
+pub mod dialogue;
+pub mod dockerd;
 pub mod engine;
 pub mod leaks;
 pub mod oci;

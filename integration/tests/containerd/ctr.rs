@@ -19,6 +19,66 @@ fn version_namespaces_and_leases() {
 }
 
 #[test]
+fn a_container_is_described_labelled_and_removed() {
+    let daemon = Daemon::with_image();
+    daemon.ctr_ok(&["containers", "create", "--env", "A=b", IMAGE, "box", "/bin/true"]);
+    let row = format!("box {IMAGE} io.containerd.runc.v2");
+    let list = daemon.ctr_ok(&["containers", "ls"]);
+    assert!(list.lines().any(|line| line.split_whitespace().collect::<Vec<_>>().join(" ") == row), "{list}");
+    daemon.ctr_ok(&["containers", "label", "box", "team=red"]);
+    let info: serde_json::Value =
+        serde_json::from_str(&daemon.ctr_ok(&["containers", "info", "box"])).unwrap();
+    assert_eq!(info["Labels"]["team"], "red");
+    assert!(info["Spec"]["process"]["env"].as_array().unwrap().contains(&"A=b".into()), "{info}");
+    assert_eq!(daemon.ctr_ok(&["containers", "ls", "-q", "labels.team==red"]), "box\n");
+    assert_eq!(daemon.ctr_ok(&["containers", "ls", "-q", "labels.team==blue"]), "");
+    let taken = daemon.ctr(&["containers", "create", IMAGE, "box", "/bin/true"]);
+    assert!(String::from_utf8_lossy(&taken.stderr).contains("already exists"), "{taken:?}");
+    // Its task is made and started by itself.
+    daemon.ctr_ok(&["tasks", "start", "box"]);
+    assert!(!daemon.ctr(&["tasks", "start", "none"]).status.success());
+    daemon.ctr_ok(&["containers", "rm", "box"]);
+    assert_eq!(daemon.ctr_ok(&["containers", "ls", "-q"]), "");
+    assert!(!daemon.ctr_ok(&["snapshots", "ls"]).contains("box"));
+    daemon.assert_nothing_left();
+}
+
+#[test]
+fn events_are_printed_as_they_come() {
+    let daemon = Daemon::with_image();
+    let events = daemon.ctr_events();
+    for runtime in super::runtimes() {
+        let output =
+            daemon.ctr(&["run", "--rm", "--runtime", runtime, IMAGE, "ev1", "/bin/sh", "-c", "exit 5"]);
+        assert_eq!(output.status.code(), Some(5));
+        events.hear("/containers/delete");
+    }
+    daemon.ctr_ok(&["images", "tag", IMAGE, "docker.io/library/other:1"]);
+    daemon.ctr_ok(&["images", "rm", "docker.io/library/other:1"]);
+    events.hear("/images/delete");
+    let heard = events.heard();
+    let mut topics: Vec<&str> = heard.lines().filter_map(|line| line.split(' ').nth(5)).collect();
+    topics.retain(|topic| *topic != "/namespaces/update");
+    let one = [
+        "/snapshot/prepare",
+        "/containers/create",
+        "/tasks/create",
+        "/tasks/start",
+        "/tasks/exit",
+        "/tasks/delete",
+        "/snapshot/remove",
+        "/containers/delete",
+    ];
+    let mut want: Vec<&str> = Vec::new();
+    for _ in super::runtimes() {
+        want.extend(one);
+    }
+    want.extend(["/images/create", "/images/delete"]);
+    assert_eq!(topics, want, "{heard}");
+    assert!(heard.contains("\"exit_status\":5"), "{heard}");
+}
+
+#[test]
 fn images_and_what_they_are_made_of() {
     let daemon = Daemon::with_image();
     assert!(daemon.ctr_ok(&["images", "ls"]).contains(IMAGE));

@@ -1,0 +1,322 @@
+//! The real containerd, driven by ctr, with our shim.
+
+use crate::{TERMINAL_SCRIPT, talk_in_terminal};
+use integration::bins;
+use integration::containerd_lite::{Daemon, IMAGE, wait_for};
+use integration::dialogue::Dialogue;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// What stands under containerd.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Below {
+    /// Our shim with its own name, and rung.
+    Rung,
+    /// Our shim in the place of containerd's own one, told to use the real runc.
+    Runc,
+}
+
+const ALL: [Below; 2] = [Below::Rung, Below::Runc];
+const SHIM: &str = "containerd-shim-gantry-v2";
+
+/// A containerd that has the image, and the options of `ctr run` that name what is below.
+struct Stack {
+    daemon: Daemon,
+    below: Below,
+    options: Vec<String>,
+}
+
+impl Stack {
+    fn start(below: Below) -> Stack {
+        let daemon = Daemon::original();
+        daemon.import_image();
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let options = match below {
+            _ if bins::subject_is_reference() => words(&["--runtime", "io.containerd.runc.v2"]),
+            Below::Rung => words(&["--runtime", "io.containerd.gantry.v2"]),
+            Below::Runc => {
+                let place = daemon.shims().join("containerd-shim-runc-v2");
+                std::os::unix::fs::symlink(bins::path(SHIM), place).unwrap();
+                let runtime = runc_that_keeps_a_list(&daemon);
+                let runtime = runtime.to_str().unwrap();
+                words(&["--runtime", "io.containerd.runc.v2", "--runc-binary", runtime])
+            }
+        };
+        Stack { daemon, below, options }
+    }
+
+    /// The words of `ctr run` with these after the options.
+    fn run<'a>(&'a self, words: &[&'a str]) -> Vec<&'a str> {
+        let options = self.options.iter().map(String::as_str);
+        std::iter::once("run").chain(options).chain(words.iter().copied()).collect()
+    }
+
+    fn start_sleeper(&self, id: &str) {
+        self.daemon.ctr_ok(&self.run(&["-d", IMAGE, id, "/bin/sleep", "1000"]));
+    }
+
+    /// The line of `ctr task ls` about a task, its words.
+    fn task(&self, id: &str) -> Vec<String> {
+        let list = self.daemon.ctr_ok(&["tasks", "ls"]);
+        let line = list.lines().find(|line| line.split_whitespace().next() == Some(id)).unwrap_or_default();
+        line.split_whitespace().map(str::to_owned).collect()
+    }
+
+    fn status(&self, id: &str) -> String {
+        self.task(id).get(2).cloned().unwrap_or_default()
+    }
+
+    #[track_caller]
+    fn wait_status(&self, id: &str, status: &str) {
+        wait_for(|| self.status(id) == status, || format!("{id} is {:?}, not {status}", self.task(id)));
+    }
+
+    /// What a command in the task prints.
+    #[track_caller]
+    fn assert_enterable(&self, id: &str) {
+        let exec = ["tasks", "exec", "--exec-id", "enter", id, "/bin/sh", "-c", "echo in; exit 7"];
+        let output = self.daemon.ctr(&exec);
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(7), b"in\n".as_slice()));
+    }
+
+    fn remove(&self, id: &str) {
+        if self.status(id) != "STOPPED" {
+            self.daemon.ctr_ok(&["tasks", "kill", "-s", "KILL", id]);
+            self.wait_status(id, "STOPPED");
+        }
+        self.daemon.ctr_ok(&["tasks", "rm", id]);
+        self.daemon.ctr_ok(&["containers", "rm", id]);
+        assert_eq!(self.task(id), [""; 0]);
+    }
+
+    /// The shim that keeps a task: it works in the task's bundle.
+    fn shim(&self, id: &str) -> u32 {
+        let bundle = self.daemon.bundle(id);
+        let works_there =
+            |pid: &i32| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|folder| folder == bundle);
+        let mut all = self.daemon.processes().into_iter().map(|(pid, _)| pid);
+        all.find(works_there).expect("a shim").unsigned_abs()
+    }
+
+    /// That it was our shim, and the runtime that was asked for.
+    fn assert_ours(&self, id: &str) {
+        if bins::subject_is_reference() {
+            return;
+        }
+        let program = std::fs::read_link(format!("/proc/{}/exe", self.shim(id))).unwrap();
+        assert_eq!(program, bins::path(SHIM).canonicalize().unwrap());
+        let list = std::fs::read_to_string(self.daemon.path("calls")).unwrap_or_default();
+        assert_eq!(
+            list.contains(&format!(" create --bundle {}", self.daemon.bundle(id).display())),
+            self.below == Below::Runc,
+            "{list}"
+        );
+    }
+}
+
+/// Calls runc, and keeps a list of the calls.
+fn runc_that_keeps_a_list(daemon: &Daemon) -> PathBuf {
+    let runc = bins::on_path("runc").expect("runc is installed");
+    let path = daemon.path("listing-runc");
+    let list = daemon.path("calls");
+    let text = format!("#!/bin/sh\necho \"$@\" >>{}\nexec {} \"$@\"\n", list.display(), runc.display());
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+#[test]
+fn a_foreground_run_gives_output_and_exit_code() {
+    for below in ALL {
+        let stack = Stack::start(below);
+        for (script, code) in [("exit 0", 0), ("exit 42", 42)] {
+            let script = format!("echo out; echo err >&2; {script}");
+            let output = stack.daemon.ctr(&stack.run(&["--rm", IMAGE, "r1", "/bin/sh", "-c", &script]));
+            assert_eq!(output.status.code(), Some(code), "{below:?}: {output:?}");
+            assert_eq!(String::from_utf8_lossy(&output.stdout), "out\n");
+            assert!(String::from_utf8_lossy(&output.stderr).contains("err\n"));
+        }
+        let output = stack.daemon.ctr(&stack.run(&["--rm", IMAGE, "r2", "/bin/none"]));
+        let text = String::from_utf8_lossy(&output.stderr);
+        let want = "failed to create shim task: OCI runtime create failed: ";
+        assert!(!output.status.success() && text.contains(want), "{below:?}: {text}");
+        assert!(
+            text.contains("\"/bin/none\": stat /bin/none: no such file or directory"),
+            "{below:?}: {text}"
+        );
+        assert_eq!(stack.daemon.ctr_ok(&["containers", "ls", "-q"]), "");
+        stack.daemon.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_task_is_entered_listed_paused_killed_and_deleted() {
+    for below in ALL {
+        let stack = Stack::start(below);
+        let daemon = &stack.daemon;
+        stack.start_sleeper("t1");
+        stack.assert_ours("t1");
+        assert_eq!(stack.status("t1"), "RUNNING");
+        stack.assert_enterable("t1");
+        // Its id is free again.
+        stack.assert_enterable("t1");
+        let list = daemon.ctr_ok(&["tasks", "ps", "t1"]);
+        assert_eq!(list.lines().count(), 2, "{list}");
+        assert!(list.lines().nth(1).unwrap().starts_with(&stack.task("t1")[1]), "{list}");
+        daemon.ctr_ok(&["tasks", "exec", "-d", "--exec-id", "e1", "t1", "/bin/sleep", "1000"]);
+        assert_eq!(daemon.ctr_ok(&["tasks", "ps", "t1"]).lines().count(), 3);
+        daemon.ctr_ok(&["tasks", "kill", "--exec-id", "e1", "-s", "KILL", "t1"]);
+        wait_for(
+            || daemon.ctr_ok(&["tasks", "ps", "t1"]).lines().count() == 2,
+            || "the second process does not end".to_owned(),
+        );
+        assert!(daemon.ctr_ok(&["tasks", "metrics", "t1"]).contains("memory"));
+        daemon.ctr_ok(&["tasks", "pause", "t1"]);
+        assert_eq!(stack.status("t1"), "PAUSED");
+        daemon.ctr_ok(&["tasks", "resume", "t1"]);
+        assert_eq!(stack.status("t1"), "RUNNING");
+        let output = daemon.ctr(&["tasks", "rm", "t1"]);
+        assert!(!output.status.success());
+        assert!(String::from_utf8_lossy(&output.stderr).contains("must be stopped before deletion"));
+        daemon.ctr_ok(&["tasks", "kill", "-s", "KILL", "t1"]);
+        stack.wait_status("t1", "STOPPED");
+        let output = daemon.ctr(&["tasks", "rm", "t1"]);
+        assert!(String::from_utf8_lossy(&output.stderr).contains("exit code 137"), "{output:?}");
+        daemon.ctr_ok(&["containers", "rm", "t1"]);
+        daemon.assert_nothing_left();
+    }
+}
+
+#[test]
+fn what_is_typed_reaches_the_container_and_its_end_too() {
+    for below in ALL {
+        let stack = Stack::start(below);
+        // ctr forgets an end of input that comes before the task is created: it is closed after the first answer.
+        let talk = |words: &[&str]| {
+            let mut cat = Dialogue::start(stack.daemon.ctr_command(words));
+            cat.say("first\n");
+            cat.hear("first\n");
+            cat.say("second\n");
+            cat.close();
+            assert_eq!(cat.end(), (0, "first\nsecond\n".to_owned()), "{below:?} {words:?}");
+        };
+        talk(&stack.run(&["--rm", IMAGE, "c1", "/bin/cat"]));
+        stack.start_sleeper("c2");
+        talk(&["tasks", "exec", "--exec-id", "e1", "c2", "/bin/cat"]);
+        stack.remove("c2");
+        stack.daemon.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_terminal_works() {
+    for below in ALL {
+        let stack = Stack::start(below);
+        let talk = |words: &[&str]| talk_in_terminal(&stack.daemon.ctr_command(words));
+        talk(&stack.run(&["--rm", "-t", IMAGE, "t1", "/bin/sh", "-c", TERMINAL_SCRIPT]));
+        stack.start_sleeper("t2");
+        talk(&["tasks", "exec", "-t", "--exec-id", "e1", "t2", "/bin/sh", "-c", TERMINAL_SCRIPT]);
+        stack.remove("t2");
+        stack.daemon.assert_nothing_left();
+    }
+}
+
+/// The topics of the events about tasks, with the process that they are about.
+fn topics(events: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for line in events.lines() {
+        let Some((_, event)) = line.split_once(" /tasks/") else { continue };
+        let (topic, message) = event.split_once(' ').unwrap_or((event, "{}"));
+        let message: serde_json::Value = serde_json::from_str(message).expect("JSON of an event");
+        let process = message["id"].as_str().or(message["exec_id"].as_str()).unwrap_or_default();
+        found.push(format!("{topic} {process}").trim_end().to_owned());
+    }
+    found
+}
+
+#[test]
+fn events_come_in_order() {
+    for below in ALL {
+        let stack = Stack::start(below);
+        let events = stack.daemon.ctr_events();
+        stack.start_sleeper("v1");
+        stack.assert_enterable("v1");
+        stack.daemon.ctr_ok(&["tasks", "pause", "v1"]);
+        stack.daemon.ctr_ok(&["tasks", "resume", "v1"]);
+        stack.remove("v1");
+        stack.daemon.ctr(&stack.run(&["--rm", IMAGE, "v2", "/bin/sh", "-c", "exit 5"]));
+        wait_for(
+            || events.heard().matches("/containers/delete").count() == 2,
+            || format!("the last event does not come: {}", events.heard()),
+        );
+        let heard = events.heard();
+        let want = [
+            "create",
+            "start",
+            "exec-added enter",
+            "exec-started enter",
+            "exit enter",
+            "paused",
+            "resumed",
+            "exit v1",
+            "delete",
+            "create",
+            "start",
+            "exit v2",
+            "delete",
+        ];
+        assert_eq!(topics(&heard), want, "{below:?}");
+        assert!(heard.contains("\"exit_status\":5"), "{below:?}: {heard}");
+        drop(events);
+        stack.daemon.assert_nothing_left();
+    }
+}
+
+#[test]
+fn tasks_outlive_containerd() {
+    for below in ALL {
+        let mut stack = Stack::start(below);
+        stack.start_sleeper("l1");
+        let before = stack.task("l1");
+        // This one ends while no containerd is there.
+        let gate = stack.daemon.path("gate");
+        std::fs::create_dir(&gate).unwrap();
+        let mount = format!("type=bind,src={},dst=/gate,options=rbind:rw", gate.display());
+        let script = "while [ ! -e /gate/open ]; do sleep 0.05; done; exit 9";
+        stack.daemon.ctr_ok(&stack.run(&["-d", "--mount", &mount, IMAGE, "l2", "/bin/sh", "-c", script]));
+        let pid = stack.task("l2")[1].clone();
+        stack.daemon.kill();
+        std::fs::write(gate.join("open"), "").unwrap();
+        let process = PathBuf::from(format!("/proc/{pid}"));
+        wait_for(|| !process.exists(), || "the container does not end".to_owned());
+        stack.daemon.launch();
+        assert_eq!(stack.task("l1"), before, "{below:?}");
+        assert_eq!(before[2], "RUNNING");
+        stack.assert_enterable("l1");
+        stack.wait_status("l2", "STOPPED");
+        let output = stack.daemon.ctr(&["tasks", "rm", "l2"]);
+        assert!(String::from_utf8_lossy(&output.stderr).contains("exit code 9"), "{below:?}: {output:?}");
+        stack.daemon.ctr_ok(&["containers", "rm", "l2"]);
+        stack.remove("l1");
+        stack.daemon.assert_nothing_left();
+    }
+}
+
+#[test]
+fn what_a_killed_shim_leaves_is_cleared() {
+    for below in ALL {
+        let stack = Stack::start(below);
+        let events = stack.daemon.ctr_events();
+        stack.start_sleeper("k1");
+        let shim = stack.shim("k1").to_string();
+        assert!(Command::new("kill").args(["-KILL", &shim]).status().unwrap().success());
+        events.hear("/tasks/delete");
+        assert_eq!(topics(&events.heard()), ["create", "start", "exit k1", "delete"], "{below:?}");
+        assert!(events.heard().contains("\"exit_status\":137"), "{below:?}: {}", events.heard());
+        wait_for(|| stack.task("k1").is_empty(), || format!("{:?}", stack.task("k1")));
+        stack.daemon.ctr_ok(&["containers", "rm", "k1"]);
+        drop(events);
+        stack.daemon.assert_nothing_left();
+    }
+}
