@@ -13,6 +13,9 @@ The parent of one container. A containerd starts it; `ctr run --runtime io.conta
   delete    end what is left of the container and print a DeleteResponse; the current directory is the bundle
   -info     print a RuntimeInfo of the runtime (standard input: its options)
   -v        print the version
+  -check-state         say whether this binary understands a running shim's state (standard input)
+
+SIGUSR2 to a running shim: the binary that is now at its path takes over, in the same process.
 
   -namespace NS        containerd's namespace of the container
   -id ID               the container's id
@@ -37,6 +40,10 @@ pub(crate) enum Action {
     Info,
     Start(Args),
     Delete(Args),
+    /// Say whether the state on standard input could be taken over.
+    CheckState,
+    /// Go on in a process that an earlier binary has left, with its state in this descriptor.
+    Resume(i32),
 }
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -51,6 +58,8 @@ pub(crate) enum ArgsError {
     Identifier(String),
     #[error("{0:?} is no action: start or delete")]
     Action(String),
+    #[error("{0:?} is no descriptor")]
+    Descriptor(String),
     #[error("an argument is not UTF-8")]
     Encoding,
 }
@@ -60,6 +69,7 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Action, ArgsError> {
     let mut args = Args::default();
     let mut action = None;
     let mut info = false;
+    let mut state = None;
     let mut rest = arguments.into_iter();
     while let Some(argument) = rest.next() {
         let text = argument.to_str().ok_or(ArgsError::Encoding)?;
@@ -75,6 +85,12 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Action, ArgsError> {
             "h" | "help" => return Ok(Action::Help),
             "v" | "version" => return Ok(Action::Version),
             "info" => info = true,
+            "check-state" => return Ok(Action::CheckState),
+            "state" => {
+                let value = inline.or_else(|| rest.next()).unwrap_or_default();
+                let number = value.to_str().and_then(|text| text.parse().ok());
+                state = Some(number.ok_or_else(|| ArgsError::Descriptor(value.display().to_string()))?);
+            }
             "debug" => {}
             "namespace" | "id" | "address" | "bundle" | "publish-binary" | "socket" | "debug-socket" => {
                 let value =
@@ -96,7 +112,7 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Action, ArgsError> {
         }
     }
     match action.as_deref() {
-        Some("start") => Ok(Action::Start(args)),
+        Some("start") => Ok(state.map_or(Action::Start(args), Action::Resume)),
         Some("delete") => Ok(Action::Delete(args)),
         other => Err(ArgsError::Action(other.unwrap_or_default().to_owned())),
     }

@@ -10,12 +10,13 @@ pub(crate) use oom::Watch;
 
 use files::Files;
 use proto::any::{self, Any};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// Where one process's cgroup is, found once: a process that has ended can no longer be asked.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Cgroup {
     /// One directory for each controller (cgroups(7), version 1; also the hybrid layout).
     V1(BTreeMap<String, Files>),

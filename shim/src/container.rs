@@ -10,6 +10,7 @@ mod exec;
 mod exits;
 mod memory;
 mod requests;
+mod upgrade;
 
 pub(crate) use calls::Call;
 pub(crate) use create::{CreateOptions, write_whole};
@@ -17,11 +18,13 @@ pub(crate) use create::{CreateOptions, write_whole};
 use crate::cgroup::{self, Cgroup};
 use crate::error::Error;
 use crate::events::Publisher;
+use crate::handover::{Upgrade, deadline, messages};
 use crate::io::Io;
 use crate::process::{Ask, Exit, State, allow};
 use crate::runtime::Runtime;
 use proto::kind::ErrorKind;
 use proto::task::types::Mount;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -30,7 +33,7 @@ use std::time::Instant;
 pub(crate) type Handle = u32;
 
 /// Where an answer goes: the connection and the ttrpc stream on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ReplyTo {
     pub(crate) connection: u64,
     pub(crate) stream_id: u32,
@@ -50,13 +53,15 @@ const MAX_WAITERS: usize = 4096;
 /// Most execs of one container that are not deleted yet.
 const MAX_EXECS: usize = 8192;
 
-/// Everything the shim holds.
+/// Everything the shim holds; all of it is handed over to a new binary.
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Shim {
     pub(crate) namespace: String,
     /// Options given at start; those of a create override them.
     pub(crate) defaults: CreateOptions,
     pub(crate) publisher: Publisher,
     /// Answers that have become ready, for the event loop to send.
+    #[serde(skip)]
     pub(crate) answers: Vec<(ReplyTo, Answer)>,
     /// A client asked for the end, and no container is left.
     pub(crate) shutdown: bool,
@@ -67,13 +72,18 @@ pub(crate) struct Shim {
     /// Exits of pids that are nobody's yet: a create or exec that is under way may turn out to have started them.
     early_exits: BTreeMap<u32, Exit>,
     next_handle: Handle,
+    /// A new binary that is to take over.
+    #[serde(skip)]
+    pub(crate) upgrade: Option<Upgrade>,
 }
 
 /// One container: its bundle, its first process and its execs.
+#[derive(Serialize, Deserialize)]
 struct Container {
     bundle: PathBuf,
     runtime: Runtime,
     rootfs: PathBuf,
+    #[serde(with = "messages")]
     mounts: Vec<Mount>,
     /// The client is one of ours: it keeps its log with us, and its FIFOs have readers only while somebody looks.
     own_client: bool,
@@ -88,7 +98,7 @@ struct Container {
     rest: Rest,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Rest {
     Alive,
     BeingKilled,
@@ -96,6 +106,7 @@ enum Rest {
 }
 
 /// One process: the container's first, or an exec.
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Process {
     container: String,
     /// Empty for the container's first process.
@@ -114,14 +125,16 @@ pub(crate) struct Process {
     deleting: Option<Deleting>,
 }
 
+#[derive(Serialize, Deserialize)]
 struct Deleting {
     reply: ReplyTo,
     /// Output that nobody takes is given up then.
+    #[serde(with = "deadline")]
     deadline: Instant,
     stage: DeleteStage,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum DeleteStage {
     Drain,
     Runtime,
@@ -162,6 +175,7 @@ impl Shim {
             calls: BTreeMap::new(),
             early_exits: BTreeMap::new(),
             next_handle: 1,
+            upgrade: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! The one loop: everything that can wake the shim is a [`Source`], and no handler waits.
 
 use crate::container::{Handle, ReplyTo, Shim};
+use crate::handover::{self, Stage, descriptor};
 use crate::io::Interest;
 use crate::process::Exit;
 use crate::service;
@@ -10,6 +11,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, SocketFlags, sockopt};
 use rustix::process::WaitOptions;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant, SystemTime};
@@ -17,8 +19,8 @@ use std::time::{Duration, Instant, SystemTime};
 /// What woke the loop.
 #[derive(Debug, Clone, Copy)]
 enum Source {
-    /// SIGCHLD.
-    Children,
+    /// SIGCHLD: children have ended. SIGUSR2: a new binary is to take over.
+    Signals,
     Accept,
     Connection(u64),
     /// The daemon's event socket.
@@ -37,18 +39,22 @@ const MAX_UNSENT: usize = 16 << 20;
 /// How long a shim that was told to end waits for its last events to be taken.
 const FLUSH: Duration = Duration::from_secs(3);
 
+#[derive(Serialize, Deserialize)]
 struct Connection {
+    #[serde(with = "descriptor")]
     socket: OwnedFd,
     server: Server,
     out: Vec<u8>,
 }
 
 /// Serves until a client has shut the shim down.
-pub(crate) fn serve(shim: &mut Shim, listener: &UnixListener, children: &OwnedFd) -> std::io::Result<()> {
-    listener.set_nonblocking(true)?;
-    let mut connections = Connections::default();
+pub(crate) fn serve(state: &mut State, signals: &OwnedFd) -> std::io::Result<()> {
+    state.listener.set_nonblocking(true)?;
+    // One that has just taken over has somebody to tell.
+    state.connections.send(&mut state.shim);
     let mut flush_until = None;
     loop {
+        let State { shim, connections, listener } = state;
         shim.publisher.advance();
         if shim.shutdown {
             let until = *flush_until.get_or_insert_with(|| Instant::now() + FLUSH);
@@ -58,10 +64,10 @@ pub(crate) fn serve(shim: &mut Shim, listener: &UnixListener, children: &OwnedFd
         } else {
             flush_until = None;
         }
-        let woken = poll(shim, &connections, listener, children, flush_until)?;
+        let woken = poll(shim, connections, listener, signals, flush_until)?;
         for source in woken {
             match source {
-                Source::Children => reap(shim, children),
+                Source::Signals => take_signals(shim, signals),
                 Source::Accept => connections.accept(listener),
                 Source::Connection(id) => connections.read(id, shim),
                 Source::Events => {}
@@ -83,8 +89,32 @@ pub(crate) fn serve(shim: &mut Shim, listener: &UnixListener, children: &OwnedFd
             }
         }
         shim.deadlines_passed();
-        connections.send(shim);
+        advance_upgrade(state);
+        state.connections.send(&mut state.shim);
     }
+}
+
+/// Takes an upgrade as far as it can go now. The last step is the end of this program, unless it fails.
+fn advance_upgrade(state: &mut State) {
+    let Some(upgrade) = &state.shim.upgrade else { return };
+    let failed = match upgrade.stage {
+        Stage::Asked => match handover::probe(state, &upgrade.binary) {
+            Ok((pid, output)) => return state.shim.probing(pid, output),
+            Err(error) => error,
+        },
+        Stage::Probing => return,
+        Stage::Ready => handover::execute(state, &upgrade.binary, upgrade.reply),
+    };
+    state.shim.upgrade_failed(failed);
+}
+
+/// Everything that a new binary takes over.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct State {
+    pub(crate) shim: Shim,
+    pub(crate) connections: Connections,
+    #[serde(with = "descriptor")]
+    pub(crate) listener: UnixListener,
 }
 
 /// Waits for the next things that happen.
@@ -92,11 +122,11 @@ fn poll(
     shim: &Shim,
     connections: &Connections,
     listener: &UnixListener,
-    children: &OwnedFd,
+    signals: &OwnedFd,
     flush_until: Option<Instant>,
 ) -> std::io::Result<Vec<Source>> {
-    let mut fds = vec![PollFd::new(children, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
-    let mut sources = vec![Source::Children, Source::Accept];
+    let mut fds = vec![PollFd::new(signals, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
+    let mut sources = vec![Source::Signals, Source::Accept];
     for (id, connection) in &connections.open {
         let out = if connection.out.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
         fds.push(PollFd::new(&connection.socket, PollFlags::IN | out));
@@ -146,11 +176,24 @@ fn poll(
     Ok(fds.iter().zip(sources).filter(|(fd, _)| !fd.revents().is_empty()).map(|(_, source)| source).collect())
 }
 
-/// Reaps every child that has ended: the runtime's commands, the container's processes, and its orphans.
-fn reap(shim: &mut Shim, children: &OwnedFd) {
-    // What SIGCHLD says does not matter, only that it came; several may have been merged into one.
+/// Which signals came, and what they ask for.
+fn take_signals(shim: &mut Shim, signals: &OwnedFd) {
     let mut siginfo = [0u8; 128];
-    while rustix::io::read(children, &mut siginfo).is_ok_and(|n| n != 0) {}
+    while rustix::io::read(signals, &mut siginfo).is_ok_and(|n| n != 0) {
+        // The number is the first field of signalfd_siginfo (signalfd(2)).
+        let number = u32::from_ne_bytes([siginfo[0], siginfo[1], siginfo[2], siginfo[3]]);
+        if number == libc::SIGUSR2 as u32
+            && let Err(error) = shim.upgrade("", None)
+        {
+            crate::complain!("upgrade: {error}");
+        }
+    }
+    reap(shim);
+}
+
+/// Reaps every child that has ended: the runtime's commands, the container's processes, and its orphans. What SIGCHLD
+/// says does not matter, only that it came; several may have been merged into one.
+fn reap(shim: &mut Shim) {
     while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
         let status = match (status.exit_status(), status.terminating_signal()) {
             (Some(code), _) => code as u32,
@@ -162,8 +205,9 @@ fn reap(shim: &mut Shim, children: &OwnedFd) {
     }
 }
 
-#[derive(Default)]
-struct Connections {
+/// The clients.
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) struct Connections {
     open: BTreeMap<u64, Connection>,
     next: u64,
 }
@@ -206,7 +250,7 @@ impl Connections {
     }
 
     /// Sends what has become ready.
-    fn send(&mut self, shim: &mut Shim) {
+    pub(crate) fn send(&mut self, shim: &mut Shim) {
         for (reply, answer) in std::mem::take(&mut shim.answers) {
             if let Some(connection) = self.open.get_mut(&reply.connection) {
                 let answer = answer.map_err(|error| (error.kind, error.message));

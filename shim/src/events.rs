@@ -3,6 +3,7 @@
 //! One queue, one event in flight. A daemon that is away is tried again with a growing pause; an event it refuses five
 //! times is dropped, so that one it cannot read does not hold up the rest.
 
+use crate::handover::messages;
 use prost::{Message, Name};
 use proto::any;
 use proto::task::{EVENTS_SERVICE, NAMESPACE_KEY, forward::ForwardRequest, types::Envelope};
@@ -10,6 +11,7 @@ use proto::ttrpc::call::Client;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -20,13 +22,17 @@ const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 const MAX_REFUSALS: u32 = 5;
 
-/// The queue and its connection.
+/// The queue and its connection. Only the queue is handed over to a new binary: an event in flight is sent again.
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Publisher {
     address: Option<String>,
     namespace: String,
+    #[serde(with = "messages")]
     queue: VecDeque<ForwardRequest>,
+    #[serde(skip)]
     connection: Option<Connection>,
     pause: Duration,
+    #[serde(skip)]
     retry_at: Option<Instant>,
     refusals: u32,
 }

@@ -2,9 +2,10 @@
 
 use crate::args::Args;
 use crate::container::{CreateOptions, Shim};
+use crate::event_loop::{self, Connections, State};
 use crate::events::Publisher;
 use crate::runtime::{self, Runtime};
-use crate::{event_loop, mounts, sys};
+use crate::{handover, mounts, sys};
 use prost::Message;
 use proto::any::{self, Any};
 use proto::task::bootstrap::BootstrapParams;
@@ -40,11 +41,24 @@ pub(crate) fn start(args: &Args) -> Result<()> {
         return announce(&address, given.is_bootstrap);
     }
     detach()?;
-    let children = sys::child_signals()?;
     let publisher = Publisher::new(std::env::var("TTRPC_ADDRESS").ok(), &args.namespace);
-    let mut shim = Shim::new(&args.namespace, defaults, publisher);
-    event_loop::serve(&mut shim, &listener, &children)?;
-    let _ = std::fs::remove_file(path);
+    let shim = Shim::new(&args.namespace, defaults, publisher);
+    serve(State { shim, connections: Connections::default(), listener })
+}
+
+/// Goes on with what an earlier binary of this process has left in the descriptor `state`.
+pub(crate) fn resume(state: i32) -> Result<()> {
+    serve(handover::take_over(state)?)
+}
+
+fn serve(mut state: State) -> Result<()> {
+    let signals = sys::signals(&[libc::SIGCHLD, libc::SIGUSR2])?;
+    event_loop::serve(&mut state, &signals)?;
+    if let Ok(address) = state.listener.local_addr()
+        && let Some(path) = address.as_pathname()
+    {
+        let _ = std::fs::remove_file(path);
+    }
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! ```text
 //! launch        start (socket, detach, print the address), delete, -info
 //! event_loop    one poll loop over a closed enum; everything that can wake the shim is named there
+//! handover      a new binary takes over, in the same process
 //! service       task API: decode, call, encode
 //! container     the container, its execs, and what a request, an exit or a finished runtime command does to them
 //! process       the states of one process and what may be asked in each; pure
@@ -29,6 +30,7 @@ mod args;
 mod launch;
 
 mod event_loop;
+mod handover;
 
 mod container;
 mod process;
@@ -56,6 +58,8 @@ pub fn run(arguments: Vec<OsString>) -> Result<(), Box<dyn Error>> {
         Action::Info => launch::info()?,
         Action::Start(args) => launch::start(&args)?,
         Action::Delete(args) => launch::delete(&args)?,
+        Action::CheckState => handover::check()?,
+        Action::Resume(state) => launch::resume(state)?,
     }
     Ok(())
 }

@@ -2,9 +2,10 @@
 
 use crate::error::Error;
 use proto::kind::ErrorKind;
+use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum State {
     /// The runtime's create returned, or the exec is known; the program does not run yet.
     Created,
@@ -26,7 +27,7 @@ pub(crate) enum Ask {
 }
 
 /// How a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Exit {
     /// The exit code, or 128 plus the signal.
     pub(crate) status: u32,

@@ -4,7 +4,7 @@ use crate::container::{Handled, ReplyTo, Shim};
 use crate::error::Error;
 use prost::Message;
 use proto::kind::ErrorKind;
-use proto::task::{SERVICE_V2, SERVICE_V3, api};
+use proto::task::{CONTROL_SERVICE, SERVICE_V2, SERVICE_V3, api, gantry};
 use proto::ttrpc::Request;
 
 /// Carries out one request, or starts to.
@@ -17,6 +17,9 @@ pub(crate) fn handle(shim: &mut Shim, request: &Request, reply: ReplyTo) {
 }
 
 fn dispatch(shim: &mut Shim, request: &Request, reply: ReplyTo) -> Result<Handled, Error> {
+    if request.service == CONTROL_SERVICE && request.method == "Upgrade" {
+        return shim.upgrade(&decode::<gantry::UpgradeRequest>(request)?.binary, Some(reply));
+    }
     let unimplemented = |text: String| Err(Error::new(ErrorKind::Unimplemented, text));
     if request.service != SERVICE_V2 && request.service != SERVICE_V3 {
         return unimplemented(format!("service {}: not implemented", request.service));

@@ -16,6 +16,8 @@ pub use crate::generated::io::containerd::cgroups as metrics;
 pub const SERVICE_V2: &str = "containerd.task.v2.Task";
 /// Service name of the task API, version 3 (containerd 2.x); methods and messages are those of version 2.
 pub const SERVICE_V3: &str = "containerd.task.v3.Task";
+/// Service name of what only a shim of ours can be asked.
+pub const CONTROL_SERVICE: &str = "gantry.shim.v1.Control";
 /// Service name under which a daemon takes events from shims.
 pub const EVENTS_SERVICE: &str = "containerd.services.events.ttrpc.v1.Events";
 /// The ttrpc metadata key that names the namespace.

@@ -11,9 +11,10 @@ use super::frame::{self, Decoded, Decoder, MAX_DATA_LEN, TYPE_REQUEST, TYPE_RESP
 use super::{KeyValue, Request, Response, Status};
 use crate::kind::ErrorKind;
 use prost::Message;
+use serde::{Deserialize, Serialize};
 
-/// The server's side: bytes in, requests out; answers in, bytes out.
-#[derive(Debug, Default)]
+/// The server's side: bytes in, requests out; answers in, bytes out. It can be handed to another process.
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Server {
     decoder: Decoder,
     last_stream_id: u32,

@@ -1,5 +1,7 @@
 //! Frames: `length u32 BE | stream id u32 BE | type u8 | flags u8`, then `length` bytes.
 
+use serde::{Deserialize, Serialize};
+
 /// Bytes before the data.
 pub const HEADER_LEN: usize = 10;
 /// Largest data part; a peer that announces more is told ResourceExhausted.
@@ -40,7 +42,7 @@ pub fn encode(stream_id: u32, kind: u8, flags: u8, data: &[u8], out: &mut Vec<u8
 }
 
 /// Bytes of one connection on their way to frames. Holds at most one frame and what came with it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Decoder {
     buffer: Vec<u8>,
     /// Data bytes of an over-long frame still to be thrown away.

@@ -1,9 +1,10 @@
 //! The files of one cgroup directory, and the three forms they have: a number, pairs, and lines of `key=value`.
 
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Files {
     dir: PathBuf,
 }

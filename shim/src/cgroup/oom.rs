@@ -3,15 +3,18 @@
 use super::Cgroup;
 use super::files::Files;
 use crate::error::Error;
+use crate::handover::descriptor;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::inotify;
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 
 /// Watches one cgroup.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Watch {
     /// An eventfd registered with `memory.oom_control` (version 1), or an inotify watch of `memory.events` (version 2).
+    #[serde(with = "descriptor")]
     wakes: OwnedFd,
     /// Kills that were told.
     told: u64,

@@ -2,15 +2,18 @@
 
 use super::{Handle, ReplyTo, Shim};
 use crate::error::Error;
+use crate::handover::optional_descriptor;
 use crate::process::State;
 use crate::runtime;
 use prost::Message;
 use proto::any;
 use proto::task::{api, events, process::ProcessInfo, runc::ProcessDetails, topic};
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::path::PathBuf;
 
 /// A runtime command that was started.
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Call {
     pub(super) verb: Verb,
     pub(super) handle: Handle,
@@ -18,10 +21,11 @@ pub(crate) struct Call {
     /// Where the command writes its errors.
     pub(super) log: PathBuf,
     /// Its standard output, where that matters.
+    #[serde(with = "optional_descriptor")]
     pub(super) output: Option<File>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Verb {
     Create,
     Start,
@@ -34,6 +38,8 @@ pub(super) enum Verb {
     Update,
     Pids,
     Delete,
+    /// Of a new binary, whether it understands the state; names no process.
+    Probe,
 }
 
 impl Verb {
@@ -50,6 +56,7 @@ impl Verb {
             Verb::Update => "update",
             Verb::Pids => "ps",
             Verb::Delete => "delete",
+            Verb::Probe => "-check-state",
         }
     }
 }
@@ -57,6 +64,9 @@ impl Verb {
 impl Shim {
     /// A runtime command ended with `status`.
     pub(super) fn call_ended(&mut self, call: Call, status: u32) {
+        if call.verb == Verb::Probe {
+            return self.probed(&call, status);
+        }
         let result = if status == 0 {
             Ok(())
         } else {
@@ -82,6 +92,7 @@ impl Shim {
             }
             Verb::KillRest => self.rest_killed(call.handle),
             Verb::Delete => self.runtime_deleted(call.handle, result),
+            Verb::Probe => unreachable!("handled above"),
         }
         if self.calls.is_empty() {
             // Whatever these pids were, no command that could have started them is left.

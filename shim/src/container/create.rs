@@ -3,6 +3,7 @@
 use super::calls::{Call, Verb};
 use super::{Container, Handle, Handled, ReplyTo, Rest, Shim};
 use crate::error::Error;
+use crate::handover::{message, optional_message};
 use crate::io::{Io, Readers, Uris};
 use crate::log::JsonFile;
 use crate::mounts;
@@ -11,13 +12,16 @@ use prost::Message;
 use proto::any::{self, Any};
 use proto::kind::ErrorKind;
 use proto::task::{api, bundle, events, gantry, runc, topic};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// What the options of a start or create say.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct CreateOptions {
+    #[serde(with = "message")]
     pub(crate) runtime: runc::Options,
+    #[serde(with = "optional_message")]
     pub(crate) log: Option<gantry::Log>,
 }
 

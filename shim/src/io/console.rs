@@ -1,9 +1,11 @@
 //! A process's terminal: the runtime makes it and sends its master through a console socket.
 
 use crate::error::Error;
+use crate::handover::optional_descriptor;
 use rustix::fd::OwnedFd;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, sockopt};
 use rustix::termios::Winsize;
+use serde::{Deserialize, Serialize};
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::unix::net::UnixListener;
@@ -11,24 +13,33 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// What the runtime is told, before and after it has sent the master.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Console {
+    #[serde(with = "optional_descriptor")]
     listener: Option<UnixListener>,
     socket_path: PathBuf,
+    #[serde(with = "optional_descriptor")]
     connection: Option<OwnedFd>,
+    #[serde(with = "optional_descriptor")]
     master: Option<OwnedFd>,
-    /// A size that was asked for before there was a terminal.
-    size: Option<Winsize>,
+    /// Rows and columns that were asked for before there was a terminal.
+    size: Option<(u16, u16)>,
 }
 
 impl Console {
     /// Makes the socket in the current directory, the bundle, which nobody else can enter.
     pub(crate) fn listen() -> Result<Console, Error> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = PathBuf::from(format!("console-{}.sock", NEXT.fetch_add(1, Ordering::Relaxed)));
         let step = |e| Error::step("make the console socket", e);
-        let _ = std::fs::remove_file(&name);
-        let listener = UnixListener::bind(&name).map_err(step)?;
+        let (name, listener) = loop {
+            let name = PathBuf::from(format!("console-{}.sock", NEXT.fetch_add(1, Ordering::Relaxed)));
+            match UnixListener::bind(&name) {
+                Ok(listener) => break (name, listener),
+                // From before a new binary took over, and perhaps still listened to.
+                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
+                Err(error) => return Err(step(error)),
+            }
+        };
         listener.set_nonblocking(true).map_err(step)?;
         Ok(Console {
             listener: Some(listener),
@@ -87,7 +98,7 @@ impl Console {
 
     pub(crate) fn set_master(&mut self, master: OwnedFd) {
         if let Some(size) = self.size.take() {
-            let _ = rustix::termios::tcsetwinsize(&master, size);
+            let _ = rustix::termios::tcsetwinsize(&master, winsize(size));
         }
         self.master = Some(master);
     }
@@ -95,10 +106,11 @@ impl Console {
     /// Width and height in characters.
     pub(crate) fn resize(&mut self, width: u32, height: u32) -> Result<(), Error> {
         let clamp = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
-        let size = Winsize { ws_row: clamp(height), ws_col: clamp(width), ws_xpixel: 0, ws_ypixel: 0 };
+        let size = (clamp(height), clamp(width));
         match &self.master {
             Some(master) => {
-                rustix::termios::tcsetwinsize(master, size).map_err(|e| Error::step("resize the terminal", e))
+                let resized = rustix::termios::tcsetwinsize(master, winsize(size));
+                resized.map_err(|e| Error::step("resize the terminal", e))
             }
             None => {
                 self.size = Some(size);
@@ -106,6 +118,10 @@ impl Console {
             }
         }
     }
+}
+
+fn winsize((ws_row, ws_col): (u16, u16)) -> Winsize {
+    Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 }
 }
 
 impl Drop for Console {

@@ -2,20 +2,23 @@
 
 use super::Readers;
 use crate::error::Error;
+use crate::handover::{descriptor, optional_descriptor};
 use proto::kind::ErrorKind;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Sink {
     Nowhere,
     /// A file, or a foreign client's FIFO held open from both sides.
-    Open(OwnedFd),
+    Open(#[serde(with = "descriptor")] OwnedFd),
     /// Our own client's FIFO: open while it has a reader.
     Optional {
         path: PathBuf,
+        #[serde(with = "optional_descriptor")]
         writer: Option<OwnedFd>,
     },
 }

@@ -11,7 +11,8 @@ mod stdin;
 pub(crate) use stdin::Stdin;
 
 use crate::error::Error;
-use crate::log::{JsonFile, Lines};
+use crate::handover::optional_descriptor;
+use crate::log::{JsonFile, Lines, Stream};
 use crate::runtime::Streams;
 use console::Console;
 use fifo::Sink;
@@ -19,6 +20,7 @@ use rustix::event::PollFlags;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
+use serde::{Deserialize, Serialize};
 use std::process::Stdio;
 use std::time::SystemTime;
 
@@ -26,7 +28,7 @@ use std::time::SystemTime;
 const CHUNK: usize = 64 << 10;
 
 /// Where a client wants a process's streams.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Uris {
     pub(crate) stdin: String,
     pub(crate) stdout: String,
@@ -44,7 +46,7 @@ pub(crate) enum Readers {
 }
 
 /// All stdio of one process.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Io {
     pub(crate) stdin: Option<Stdin>,
     pub(crate) outputs: Vec<Output>,
@@ -54,10 +56,11 @@ pub(crate) struct Io {
 }
 
 /// One stream on its way out of the container.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Output {
-    stream: &'static str,
+    stream: Stream,
     /// The container's end; none once it has ended.
+    #[serde(with = "optional_descriptor")]
     source: Option<OwnedFd>,
     sink: Sink,
     lines: Lines,
@@ -71,7 +74,7 @@ impl Io {
         let mut io = Io { log, uris: uris.clone(), ..Io::default() };
         if uris.terminal {
             io.console = Some(Console::listen()?);
-            io.outputs.push(Output::new("stdout", None, Sink::open(&uris.stdout, readers)?));
+            io.outputs.push(Output::new(Stream::Stdout, None, Sink::open(&uris.stdout, readers)?));
             io.stdin = Stdin::open(&uris.stdin)?;
             return Ok((io, Streams::null()));
         }
@@ -82,15 +85,17 @@ impl Io {
             io.stdin = Some(stdin);
             streams.stdin = Stdio::from(read);
         }
-        for (stream, uri) in [("stdout", &uris.stdout), ("stderr", &uris.stderr)] {
+        for (stream, uri) in [(Stream::Stdout, &uris.stdout), (Stream::Stderr, &uris.stderr)] {
             if uri.is_empty() && io.log.is_none() {
                 continue;
             }
             let (read, write) = pipe()?;
             rustix::io::ioctl_fionbio(&read, true).map_err(|e| Error::step("make a pipe non-blocking", e))?;
             io.outputs.push(Output::new(stream, Some(read), Sink::open(uri, readers)?));
-            let slot = if stream == "stdout" { &mut streams.stdout } else { &mut streams.stderr };
-            *slot = Stdio::from(write);
+            match stream {
+                Stream::Stdout => streams.stdout = Stdio::from(write),
+                Stream::Stderr => streams.stderr = Stdio::from(write),
+            }
         }
         Ok((io, streams))
     }
@@ -158,7 +163,7 @@ pub(crate) enum Interest<'a> {
 }
 
 impl Output {
-    fn new(stream: &'static str, source: Option<OwnedFd>, sink: Sink) -> Output {
+    fn new(stream: Stream, source: Option<OwnedFd>, sink: Sink) -> Output {
         Output { stream, source, sink, lines: Lines::default(), pending: Vec::new() }
     }
 
@@ -250,7 +255,8 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         file.set_len(40 * CHUNK as u64).unwrap();
         let sink = Sink::open(&uris.stdout, Readers::Optional).unwrap();
-        let mut io = Io { outputs: vec![Output::new("stdout", Some(file.into()), sink)], ..Io::default() };
+        let mut io =
+            Io { outputs: vec![Output::new(Stream::Stdout, Some(file.into()), sink)], ..Io::default() };
         let mut pumps = 0;
         while !io.is_drained() {
             assert!(io.outputs[0].interest().next().is_some(), "nothing to wake for after {pumps} pumps");

@@ -2,19 +2,24 @@
 
 use super::fifo::open_fifo;
 use crate::error::Error;
+use crate::handover::{descriptor, optional_descriptor};
 use rustix::event::PollFlags;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 const CHUNK: usize = 64 << 10;
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Stdin {
+    #[serde(with = "descriptor")]
     fifo: OwnedFd,
     /// Our own write end: while it is there, a client that closes the FIFO is not the end of the input.
+    #[serde(with = "optional_descriptor")]
     keep_open: Option<OwnedFd>,
+    #[serde(with = "optional_descriptor")]
     target: Option<OwnedFd>,
     pending: Vec<u8>,
     ended: bool,

@@ -4,18 +4,21 @@
 //! All messages of one read are written with one O_APPEND write, so a killed shim leaves whole lines. Where the disk
 //! fills, what was written of a line is taken back and the lines are lost, but the container is not held up.
 
-use super::timestamp;
+use super::{Stream, timestamp};
+use crate::handover::descriptor;
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// The `json-file` log of one container.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct JsonFile {
     path: PathBuf,
+    #[serde(with = "descriptor")]
     file: OwnedFd,
     size: u64,
     /// Bytes after which the file is rotated; 0 is never.
@@ -48,11 +51,11 @@ impl JsonFile {
     }
 
     /// Adds one message to the batch.
-    pub(crate) fn message(&mut self, stream: &str, text: &[u8], at: SystemTime) {
+    pub(crate) fn message(&mut self, stream: Stream, text: &[u8], at: SystemTime) {
         self.batch.extend_from_slice(b"{\"log\":\"");
         escape(text, &mut self.batch);
         self.batch.extend_from_slice(b"\",\"stream\":\"");
-        self.batch.extend_from_slice(stream.as_bytes());
+        self.batch.extend_from_slice(stream.name().as_bytes());
         self.batch.extend_from_slice(b"\",");
         self.batch.extend_from_slice(&self.attrs);
         self.batch.extend_from_slice(b"\"time\":\"");
@@ -166,10 +169,10 @@ mod tests {
     fn a_line_is_docker_s_byte_for_byte() {
         let dir = tempfile::tempdir().unwrap();
         let mut log = open(dir.path(), 0, 1, &[]);
-        log.message("stdout", b"a \"b\" <c>\t\xff\n", UNIX_EPOCH + Duration::from_millis(1500));
+        log.message(Stream::Stdout, b"a \"b\" <c>\t\xff\n", UNIX_EPOCH + Duration::from_millis(1500));
         log.flush();
         let mut log = open(dir.path(), 0, 1, &[("k", "v")]);
-        log.message("stderr", b"x", UNIX_EPOCH);
+        log.message(Stream::Stderr, b"x", UNIX_EPOCH);
         log.flush();
         let text = std::fs::read_to_string(dir.path().join("c-json.log")).unwrap();
         let expected = concat!(
@@ -186,7 +189,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut log = open(dir.path(), 300, 3, &[]);
         for n in 0..40 {
-            log.message("stdout", format!("line {n}\n").as_bytes(), UNIX_EPOCH);
+            log.message(Stream::Stdout, format!("line {n}\n").as_bytes(), UNIX_EPOCH);
             log.flush();
         }
         let mut names: Vec<String> = std::fs::read_dir(dir.path())

@@ -1,10 +1,12 @@
 //! Output cut into docker's log messages: one a line, lines over 16 KiB in parts.
 
+use serde::{Deserialize, Serialize};
+
 /// Longest message in bytes; a longer line is cut, and only its last part ends in a newline.
 pub(crate) const MAX_MESSAGE: usize = 16 << 10;
 
 /// The unfinished line of one stream.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Lines {
     partial: Vec<u8>,
 }

@@ -1,0 +1,3 @@
+//! The shim's own life: what it does while no daemon looks, and what happens when it is exchanged.
+
+mod upgrade;
