@@ -18,11 +18,52 @@ const SLOTS: usize = 2048;
 /// Written for a call that an architecture does not have.
 const NONE: u16 = u16::MAX;
 
+const EMPTY: [u16; 5] = [NONE, NONE, NONE, NONE, 0];
+
+/// Calls that 32-bit x86 also has behind one number for all: the place is that of the name below, from 1 on, and
+/// the block of 256 says which number it is (1: socketcall, 2: ipc).
+const SOCKETCALL: [&str; 20] = [
+    "socket",
+    "bind",
+    "connect",
+    "listen",
+    "accept",
+    "getsockname",
+    "getpeername",
+    "socketpair",
+    "send",
+    "recv",
+    "sendto",
+    "recvfrom",
+    "shutdown",
+    "setsockopt",
+    "getsockopt",
+    "sendmsg",
+    "recvmsg",
+    "accept4",
+    "recvmmsg",
+    "sendmmsg",
+];
+const IPC: [(&str, u16); 12] = [
+    ("semop", 1),
+    ("semget", 2),
+    ("semctl", 3),
+    ("semtimedop", 4),
+    ("msgsnd", 11),
+    ("msgrcv", 12),
+    ("msgget", 13),
+    ("msgctl", 14),
+    ("shmat", 21),
+    ("shmdt", 22),
+    ("shmget", 23),
+    ("shmctl", 24),
+];
+
 fn main() {
-    let mut names: BTreeMap<&str, [u16; 4]> = BTreeMap::new();
+    let mut names: BTreeMap<&str, [u16; 5]> = BTreeMap::new();
     let mut add = |column: usize, name: &'static str, number: i32| {
         let number = u16::try_from(number & 0xffff).expect("a masked number fits");
-        names.entry(name).or_insert([NONE; 4])[column] = number;
+        names.entry(name).or_insert(EMPTY)[column] = number;
     };
     syscalls::x86_64::Sysno::iter().for_each(|call| add(0, call.name(), call.id()));
     syscalls::x86::Sysno::iter().for_each(|call| add(1, call.name(), call.id()));
@@ -31,7 +72,14 @@ fn main() {
     let arm = syscalls::arm::Sysno::iter().filter(|call| call.id() < i32::from(NONE));
     arm.for_each(|call| add(3, call.name(), call.id()));
 
-    let mut slots: Vec<Option<(&str, [u16; 4])>> = vec![None; SLOTS];
+    for (place, name) in (1u16..).zip(SOCKETCALL) {
+        names.entry(name).or_insert(EMPTY)[4] = 256 + place;
+    }
+    for (name, number) in IPC {
+        names.entry(name).or_insert(EMPTY)[4] = 512 + number;
+    }
+
+    let mut slots: Vec<Option<(&str, [u16; 5])>> = vec![None; SLOTS];
     for (name, numbers) in &names {
         let mut slot = shared::slot(name) % SLOTS;
         while slots[slot].is_some() {
@@ -39,9 +87,9 @@ fn main() {
         }
         slots[slot] = Some((name, *numbers));
     }
-    let mut text = format!("pub(super) static SLOTS: [(&str, [u16; 4]); {SLOTS}] = [\n");
+    let mut text = format!("pub(super) static SLOTS: [(&str, [u16; 5]); {SLOTS}] = [\n");
     for slot in slots {
-        let (name, numbers) = slot.unwrap_or(("", [NONE; 4]));
+        let (name, numbers) = slot.unwrap_or(("", EMPTY));
         writeln!(text, "    ({name:?}, {numbers:?}),").expect("writing to a string cannot fail");
     }
     text.push_str("];\n");

@@ -130,14 +130,31 @@ fn is_not_running(stage: &Stage, run: &Run, what: &str) {
     }
 }
 
+fn every_step_of_create(change: fn(&mut Bundle)) {
+    for who in ["parent", "child"] {
+        let steps = every_step(who, change, |_| (), create_words, is_not_running);
+        assert!(steps > 20, "only {steps} steps of the {who} were seen");
+    }
+}
+
 #[test]
 fn create() {
-    for change in [plain, with_user_namespace, in_the_hosts_pid_namespace, with_hooks] {
-        let steps = every_step("parent", change, |_| (), create_words, is_not_running);
-        assert!(steps > 20, "only {steps} steps were seen");
-        let steps = every_step("child", change, |_| (), create_words, is_not_running);
-        assert!(steps > 20, "only {steps} steps were seen");
-    }
+    every_step_of_create(plain);
+}
+
+#[test]
+fn create_with_a_user_namespace() {
+    every_step_of_create(with_user_namespace);
+}
+
+#[test]
+fn create_in_the_hosts_pid_namespace() {
+    every_step_of_create(in_the_hosts_pid_namespace);
+}
+
+#[test]
+fn create_with_hooks() {
+    every_step_of_create(with_hooks);
 }
 
 #[test]

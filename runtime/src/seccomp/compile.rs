@@ -246,6 +246,7 @@ fn search(archs: &[Arch], rules: &[Rule<'_>], default: u32) -> Program {
     let mut leaves: Vec<Option<Leaf>> = Vec::new();
     leaves.resize_with(MOST_NUMBERS, || None);
     let mut largest = 0;
+    let multiplexed = if archs == [Arch::X86] { multiplexed(rules) } else { Vec::new() };
     for rule in rules {
         for call in &rule.calls {
             let mut former = None;
@@ -257,19 +258,49 @@ fn search(archs: &[Arch], rules: &[Rule<'_>], default: u32) -> Program {
                     largest = largest.max(number);
                 }
                 let leaf = &mut leaves[number as usize];
-                leaf.get_or_insert_with(|| Leaf::Rules(Vec::new(), default)).add(rule, default);
+                leaf.get_or_insert_with(|| Leaf::Rules(Vec::new(), default)).add(
+                    rule.arguments,
+                    rule.action,
+                    default,
+                );
             }
         }
     }
+    for (number, arguments, action) in multiplexed {
+        let leaf = &mut leaves[number as usize];
+        leaf.get_or_insert_with(|| Leaf::Rules(Vec::new(), default)).add(&arguments, action, default);
+    }
     tree(&ranges(leaves, default, largest))
+}
+
+/// On 32-bit x86 the same rules for the numbers that have many calls behind them, or a refusal would be gone around.
+/// Their arguments lie in memory, where a filter cannot look: with conditions on them a refusal is one without, and
+/// a permission is none.
+fn multiplexed(rules: &[Rule<'_>]) -> Vec<(u32, Vec<SyscallArgument>, u32)> {
+    let mut found = Vec::new();
+    for rule in rules {
+        let allows = matches!(rule.action, RET_ALLOW | RET_LOG);
+        if allows && !rule.arguments.is_empty() {
+            continue;
+        }
+        for call in &rule.calls {
+            let Some((name, mask, value)) = call.behind_one() else { continue };
+            let number = numbers::find(name).and_then(|numbers| Arch::X86.number(numbers));
+            let Some(number) = number.filter(|&number| (number as usize) < MOST_NUMBERS) else { continue };
+            let op = if mask == u64::MAX { "SCMP_CMP_EQ" } else { "SCMP_CMP_MASKED_EQ" };
+            let (first, second) = if mask == u64::MAX { (value, 0) } else { (mask, value) };
+            let argument = SyscallArgument { index: 0, value: first, value_two: second, op: op.into() };
+            found.push((number, vec![argument], rule.action));
+        }
+    }
+    found
 }
 
 impl Leaf {
     /// Conditions are tried in the order they came; a rule without any holds when none of them does, and the
     /// first of several such wins.
-    fn add(&mut self, rule: &Rule<'_>, default: u32) {
+    fn add(&mut self, arguments: &[SyscallArgument], action: u32, default: u32) {
         let Leaf::Rules(conditions, otherwise) = self else { return };
-        let (arguments, action) = (rule.arguments, rule.action);
         if arguments.is_empty() {
             if *otherwise == default {
                 *otherwise = action;
@@ -432,5 +463,7 @@ fn ordered(high_at: u32, low_at: u32, high: u32, low_test: Instruction, greater:
     ]
 }
 
+#[cfg(test)]
+mod against_libseccomp;
 #[cfg(test)]
 mod tests;

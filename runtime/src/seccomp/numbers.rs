@@ -7,7 +7,7 @@ include!("hash.rs");
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Numbers<'a> {
     name: &'a str,
-    row: &'a [u16; 4],
+    row: &'a [u16; 5],
 }
 
 const NONE: u16 = u16::MAX;
@@ -34,6 +34,18 @@ pub(super) enum Arch {
     X32,
     Aarch64,
     Arm,
+}
+
+impl Numbers<'_> {
+    /// The number behind which 32-bit x86 has this call too, and what its first argument is then, under a mask (ipc
+    /// has a version in the upper half).
+    pub(super) fn behind_one(self) -> Option<(&'static str, u64, u64)> {
+        match self.row[4] {
+            0 => None,
+            n @ 256..512 => Some(("socketcall", u64::MAX, u64::from(n - 256))),
+            n => Some(("ipc", 0xffff, u64::from(n - 512))),
+        }
+    }
 }
 
 /// Set in the number of every x32 call; the audit architecture is that of x86-64.

@@ -3,13 +3,13 @@
 use super::*;
 
 #[derive(Clone, Copy)]
-struct Call {
-    arch: u32,
-    number: u32,
-    arguments: [u64; 6],
+pub(super) struct Call {
+    pub(super) arch: u32,
+    pub(super) number: u32,
+    pub(super) arguments: [u64; 6],
 }
 
-fn interpret(program: &[Instruction], call: &Call) -> u32 {
+pub(super) fn interpret(program: &[Instruction], call: &Call) -> u32 {
     let word = |offset: u32| match offset {
         AT_NUMBER => call.number,
         AT_ARCH => call.arch,
@@ -159,7 +159,7 @@ fn every_action_and_refusal() {
 
 /// A profile of the size and kind that engines use by default: several hundred names, families of sockets,
 /// personality values, namespace flags of clone, an explicit errno, three architectures.
-fn engine_profile() -> Seccomp {
+pub(super) fn engine_profile() -> Seccomp {
     let allowed: Vec<&str> = numbers::for_tests()
         .filter(|name| {
             !matches!(
