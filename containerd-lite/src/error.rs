@@ -49,7 +49,8 @@ impl Error {
 
     /// The world failed: `step: cause`, of no class a client could act on.
     pub(crate) fn step(step: impl Display, cause: impl Display) -> Error {
-        Error { kind: ErrorKind::Unknown, message: format!("{step}: {cause}") }
+        let message = format!("{step}: {}", proto::errno::in_gos_words(&cause.to_string()));
+        Error { kind: ErrorKind::Unknown, message }
     }
 
     /// A status another process answered with; its text is given the class text if it lacks it.

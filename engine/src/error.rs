@@ -64,9 +64,7 @@ impl Error {
 
 /// An errno in the words of Go's programs: the docker command takes its exit code from them.
 pub(crate) fn words(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    let Some((reason, _)) = text.split_once(" (os error ") else { return text };
-    reason[..1].to_ascii_lowercase() + &reason[1..]
+    proto::errno::in_gos_words(&error.to_string())
 }
 
 impl From<crate::containerd::Error> for Error {

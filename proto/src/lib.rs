@@ -2,6 +2,7 @@
 //! another process reads. No IO, no policy.
 //!
 //! - [`oci`]: OCI runtime, image and distribution documents.
+//! - [`errno`]: what the kernel said, in the words clients look for.
 //! - [`kind`]: the error kinds every layer maps to, with their gRPC, ttrpc and HTTP codes on one page.
 //! - [`digest`], [`reference`], [`platform`]: the three small grammars everyone parses.
 //! - [`task`] (feature `task`): the shim's task API, event payloads, runtime options, bundle file names.
@@ -19,6 +20,7 @@ pub mod containerd;
 pub mod digest;
 #[cfg(feature = "docker")]
 pub mod docker;
+pub mod errno;
 pub mod kind;
 pub mod oci;
 pub mod platform;

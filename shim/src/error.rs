@@ -29,6 +29,7 @@ impl Error {
 
     /// The step that failed, and the system's word for why.
     pub(crate) fn step(step: impl std::fmt::Display, cause: impl std::fmt::Display) -> Error {
+        let cause = proto::errno::in_gos_words(&cause.to_string());
         Error::new(ErrorKind::Unknown, format!("{step}: {cause}"))
     }
 }

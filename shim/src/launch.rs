@@ -30,14 +30,13 @@ const MAX_OPTIONS: u64 = 4 << 20;
 pub(crate) fn start(args: &Args) -> Result<()> {
     let given = read_options(args)?;
     let defaults = CreateOptions::from_any(given.options.as_ref())?.unwrap_or_default();
-    let path = socket_path(args, &group(Path::new(bundle::CONFIG), &args.id)?)?;
+    let path = socket_path(args)?;
     let address = format!("unix://{}", path.display());
-    let listener = listen(&path)?;
-    crate::container::write_whole(Path::new(bundle::ADDRESS), address.as_bytes())?;
-    let Some(listener) = listener else {
-        // A shim serves it already: the group's, or that of an earlier start that was not waited for.
+    let Some(listener) = listen(&path)? else {
+        // A shim serves it already: an earlier start of the same container that was not waited for.
         return announce(&address, given.is_bootstrap);
     };
+    crate::container::write_whole(Path::new(bundle::ADDRESS), address.as_bytes())?;
     if !sys::fork()? {
         return announce(&address, given.is_bootstrap);
     }
@@ -129,10 +128,8 @@ pub(crate) fn delete(args: &Args) -> Result<()> {
     if mounts::is_mounted(&rootfs) {
         mounts::unmount_all(&rootfs);
     }
-    // A group's shim lives on while it has other containers.
     if let Ok(address) = std::fs::read_to_string(dir.join(bundle::ADDRESS))
         && let Some(path) = address.trim().strip_prefix("unix://")
-        && UnixStream::connect(path).is_err()
     {
         let _ = std::fs::remove_file(path);
     }
@@ -195,27 +192,8 @@ fn read_options(args: &Args) -> Result<Given> {
     Ok(Given { options: Some(any), is_bootstrap: false })
 }
 
-/// Annotations that name the group of a container, the first one first: containers of one group share a shim.
-const GROUPS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
-
-/// The container's group; its own id where it names none.
-fn group(config: &Path, id: &str) -> Result<String> {
-    #[derive(serde::Deserialize)]
-    struct Config {
-        #[serde(default)]
-        annotations: std::collections::BTreeMap<String, String>,
-    }
-    let text = std::fs::read_to_string(config).map_err(|e| step("read", config, e))?;
-    // Hardly any container has one, and the whole document is long.
-    if !GROUPS.iter().any(|name| text.contains(name)) {
-        return Ok(id.to_owned());
-    }
-    let config: Config = serde_json::from_str(&text).map_err(|e| step("read", config, e.into()))?;
-    Ok(GROUPS.iter().find_map(|name| config.annotations.get(*name)).map_or(id, String::as_str).to_owned())
-}
-
-/// A name that is the same for the same group of the same daemon; a bundle's own path may be too long for a socket.
-fn socket_path(args: &Args, group: &str) -> Result<PathBuf> {
+/// A name that is the same for the same container of the same daemon; a bundle's own path may be too long for a socket.
+fn socket_path(args: &Args) -> Result<PathBuf> {
     let dir = match (rustix::process::geteuid().is_root(), std::env::var_os("XDG_RUNTIME_DIR")) {
         (true, _) => PathBuf::from("/run/containerd/s"),
         (false, Some(dir)) => PathBuf::from(dir).join("containerd/s"),
@@ -226,7 +204,7 @@ fn socket_path(args: &Args, group: &str) -> Result<PathBuf> {
         .mode(0o700)
         .create(&dir)
         .map_err(|e| step("create", &dir, e))?;
-    let name = Path::new(&args.address).join(&args.namespace).join(group);
+    let name = Path::new(&args.address).join(&args.namespace).join(&args.id);
     let hash = Sha256::digest(name.as_os_str().as_encoded_bytes());
     let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(dir.join(hex))

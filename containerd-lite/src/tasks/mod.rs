@@ -153,12 +153,6 @@ impl Tasks {
         });
     }
 
-    /// Whether the shim serves another listed task: the containers of one group share it.
-    fn is_shared(&self, shim: &Arc<Shim>) -> bool {
-        let all = self.lock();
-        all.values().flatten().any(|other| !Arc::ptr_eq(other, shim) && other.address == shim.address)
-    }
-
     fn unlist(&self, bundle: &Bundle) {
         self.lock().remove(&(bundle.namespace.clone(), bundle.id.clone()));
     }
@@ -223,11 +217,7 @@ impl Tasks {
             Ok(_) => {}
         }
         if !shim.deleting.swap(true, Ordering::AcqRel) {
-            if self.is_shared(&shim) {
-                let _ = shim.ask_to_end().await;
-            } else {
-                shim.shut_down().await;
-            }
+            shim.shut_down().await;
             let removed = remove(&shim.bundle).await;
             self.unlist(&shim.bundle);
             removed?;

@@ -49,8 +49,6 @@ pub(crate) struct Launcher {
 pub(super) struct Shim {
     pub(super) bundle: Bundle,
     client: Client,
-    /// Where it listens; containers of one group have one shim.
-    pub(super) address: String,
     version: AtomicI32,
     pub(super) pid: AtomicU32,
     /// Somebody takes the task down in good order; the end of the connection is no accident.
@@ -252,7 +250,6 @@ impl Shim {
         Ok(Shim {
             bundle,
             client,
-            address: bootstrap.address.clone(),
             version: AtomicI32::new(bootstrap.version),
             pid: AtomicU32::new(0),
             deleting: AtomicBool::new(false),
@@ -297,16 +294,12 @@ impl Shim {
         self.call("State", &request, Some(STATE)).await
     }
 
-    /// Asks the shim to end, which it does not while it still serves another container.
-    pub(super) async fn ask_to_end(&self) -> Result<()> {
-        let request = ShutdownRequest { id: self.bundle.id.clone(), now: true };
-        self.call("Shutdown", &request, Some(SHUTDOWN)).await
-    }
-
-    /// The same, and waits until it has ended.
+    /// Asks the shim to end and waits until it has. It stays when it still serves another container.
     pub(super) async fn shut_down(&self) {
+        let request = ShutdownRequest { id: self.bundle.id.clone(), now: true };
         let deadline = tokio::time::Instant::now() + SHUTDOWN;
-        if self.ask_to_end().await.is_ok() {
+        let answer: Result<()> = self.call("Shutdown", &request, Some(SHUTDOWN)).await;
+        if answer.is_ok() {
             let _ = tokio::time::timeout_at(deadline, self.closed()).await;
         }
     }

@@ -98,7 +98,7 @@ impl Shim {
         };
         let started = options.open_log().and_then(|log| {
             let readers = if options.log.is_some() { Readers::Optional } else { Readers::Expected };
-            let (io, streams) = Io::open(&uris, readers, log, &bundle_dir)?;
+            let (io, streams) = Io::open(&uris, readers, log)?;
             let pid = spawn_create(&runtime, &bundle_dir, &request.id, &io, streams)?;
             Ok((io, pid))
         });

@@ -76,17 +76,16 @@ impl Shim {
         let files = Files::new(&container.bundle, &process.exec_id);
         let readers = if container.own_client { Readers::Optional } else { Readers::Expected };
         super::create::write_whole(&files.spec, &process.spec)?;
-        let started =
-            Io::open(process.io.uris(), readers, None, &container.bundle).and_then(|(io, streams)| {
-                let console = io.console.as_ref().map(crate::io::console::Console::runtime_path);
-                let (spec, pid) = (files.spec.display().to_string(), files.pid.display().to_string());
-                let mut arguments = vec!["exec", "--process", &spec, "--pid-file", &pid, "--detach"];
-                if let Some(console) = &console {
-                    arguments.extend(["--console-socket", console]);
-                }
-                arguments.push(&process.container);
-                Ok((io, container.runtime.spawn(&files.log, &arguments, streams)?))
-            });
+        let started = Io::open(process.io.uris(), readers, None).and_then(|(io, streams)| {
+            let console = io.console.as_ref().map(crate::io::console::Console::runtime_path);
+            let (spec, pid) = (files.spec.display().to_string(), files.pid.display().to_string());
+            let mut arguments = vec!["exec", "--process", &spec, "--pid-file", &pid, "--detach"];
+            if let Some(console) = &console {
+                arguments.extend(["--console-socket", console]);
+            }
+            arguments.push(&process.container);
+            Ok((io, container.runtime.spawn(&files.log, &arguments, streams)?))
+        });
         let (io, pid) = match started {
             Ok(started) => started,
             Err(error) => {

@@ -1,16 +1,15 @@
 //! A process's terminal: the runtime makes it and sends its master through a console socket.
 
 use crate::error::Error;
-use crate::handover::{descriptor, optional_descriptor};
-use rustix::fd::{AsRawFd, OwnedFd};
-use rustix::fs::{AtFlags, Mode, OFlags};
+use crate::handover::optional_descriptor;
+use rustix::fd::OwnedFd;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, sockopt};
 use rustix::termios::Winsize;
 use serde::{Deserialize, Serialize};
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// What the runtime is told, before and after it has sent the master.
@@ -18,12 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub(crate) struct Console {
     #[serde(with = "optional_descriptor")]
     listener: Option<UnixListener>,
-    /// The bundle, which nobody else can enter. The socket is reached through this descriptor: the path of a bundle may
-    /// be too long for a socket's.
-    #[serde(with = "descriptor")]
-    directory: OwnedFd,
-    /// Of the socket, in that directory.
-    name: String,
+    socket_path: PathBuf,
     #[serde(with = "optional_descriptor")]
     connection: Option<OwnedFd>,
     #[serde(with = "optional_descriptor")]
@@ -33,15 +27,13 @@ pub(crate) struct Console {
 }
 
 impl Console {
-    /// Makes the socket in the bundle.
-    pub(crate) fn listen(bundle: &Path) -> Result<Console, Error> {
+    /// Makes the socket in the current directory, the bundle, which nobody else can enter.
+    pub(crate) fn listen() -> Result<Console, Error> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let step = |e: std::io::Error| Error::step("make the console socket", e);
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(bundle, flags, Mode::empty()).map_err(|e| step(e.into()))?;
+        let step = |e| Error::step("make the console socket", e);
         let (name, listener) = loop {
-            let name = format!("console-{}.sock", NEXT.fetch_add(1, Ordering::Relaxed));
-            match UnixListener::bind(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd())) {
+            let name = PathBuf::from(format!("console-{}.sock", NEXT.fetch_add(1, Ordering::Relaxed)));
+            match UnixListener::bind(&name) {
                 Ok(listener) => break (name, listener),
                 // From before a new binary took over, and perhaps still listened to.
                 Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
@@ -49,12 +41,18 @@ impl Console {
             }
         };
         listener.set_nonblocking(true).map_err(step)?;
-        Ok(Console { listener: Some(listener), directory, name, connection: None, master: None, size: None })
+        Ok(Console {
+            listener: Some(listener),
+            socket_path: name,
+            connection: None,
+            master: None,
+            size: None,
+        })
     }
 
-    /// A path for the runtime.
+    /// A path for the runtime, whatever its working directory; a bundle's own path may be too long for a socket.
     pub(crate) fn runtime_path(&self) -> String {
-        format!("/proc/{}/fd/{}/{}", std::process::id(), self.directory.as_raw_fd(), self.name)
+        format!("/proc/{}/cwd/{}", std::process::id(), self.socket_path.display())
     }
 
     /// What to poll for reading.
@@ -94,7 +92,7 @@ impl Console {
 
     fn stop_listening(&mut self) {
         if self.listener.take().is_some() {
-            let _ = rustix::fs::unlinkat(&self.directory, &self.name, AtFlags::empty());
+            let _ = std::fs::remove_file(&self.socket_path);
         }
     }
 

@@ -21,7 +21,6 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
 use std::process::Stdio;
 use std::time::SystemTime;
 
@@ -70,16 +69,11 @@ pub(crate) struct Output {
 
 impl Io {
     /// Opens everything, and returns what the runtime command is to be given. With a terminal the streams come later,
-    /// through a console socket in the bundle, so the runtime is given none.
-    pub(crate) fn open(
-        uris: &Uris,
-        readers: Readers,
-        log: Option<JsonFile>,
-        bundle: &Path,
-    ) -> Result<(Io, Streams), Error> {
+    /// through the console socket, so the runtime is given none.
+    pub(crate) fn open(uris: &Uris, readers: Readers, log: Option<JsonFile>) -> Result<(Io, Streams), Error> {
         let mut io = Io { log, uris: uris.clone(), ..Io::default() };
         if uris.terminal {
-            io.console = Some(Console::listen(bundle)?);
+            io.console = Some(Console::listen()?);
             io.outputs.push(Output::new(Stream::Stdout, None, Sink::open(&uris.stdout, readers)?));
             io.stdin = Stdin::open(&uris.stdin)?;
             return Ok((io, Streams::null()));
