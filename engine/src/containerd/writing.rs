@@ -195,7 +195,25 @@ impl Containerd {
         };
         match result {
             Err(error) if error.is_already_exists() => Ok(()),
-            result => result.map_err(WriteError::Store),
+            Err(error) => {
+                // What the store has refused, for a wrong digest or a full disk, is not gone on from later, and takes
+                // room. What was merely broken off is.
+                if error.kind() != ErrorKind::Unavailable {
+                    self.abort(blob.digest).await;
+                }
+                Err(WriteError::Store(error))
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Gives a begun write up.
+    async fn abort(&self, digest: &str) {
+        let request = content::AbortRequest { r#ref: ingest_name(digest) };
+        let mut client = self.content();
+        let call = client.abort(self.request(request));
+        if let Err(error) = self.call("content.abort", CHANGE, call).await.found() {
+            tracing::warn!(%error, digest, "a begun write stays");
         }
     }
 

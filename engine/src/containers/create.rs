@@ -11,12 +11,9 @@ use crate::images::Image;
 use crate::networks::{files, ports};
 use crate::view::Container;
 use crate::{Ctx, images, names, volumes};
-use proto::any::Any;
 use proto::containerd::containers;
 use proto::docker::container::{Config, CreateRequest, CreateResponse, HealthConfig, HostConfig};
 use proto::platform::Platform;
-use proto::task::gantry::{Log, Options};
-use proto::task::runc;
 use std::sync::Arc;
 
 /// What stands for the spec until the first start.
@@ -91,8 +88,7 @@ async fn make(ctx: &Ctx, id: &str, record: &Record, image: &Image) -> Result<(),
     let runtime = &ctx.config.runtimes[&runtime_name(ctx, &record.host_config)];
     let mut row = containerd_record(id, record, Some(NO_SPEC.to_vec()));
     row.image = image.names.first().map_or_else(|| image.id.to_string(), ToString::to_string);
-    let options = Some(runtime_options(ctx, id, record));
-    row.runtime = Some(containers::container::Runtime { name: runtime.shim.clone(), options });
+    row.runtime = Some(containers::container::Runtime { name: runtime.shim.clone(), options: None });
     row.snapshotter = SNAPSHOTTER.to_owned();
     row.snapshot_key = id.to_owned();
     ctx.containerd.create_container(row).await?;
@@ -106,33 +102,6 @@ async fn make(ctx: &Ctx, id: &str, record: &Record, image: &Image) -> Result<(),
         }
     }
     Ok(())
-}
-
-/// Our shim's options with the log, or plain runc options for another. They are the container's and not the task's: of a
-/// task's options newer containerds want to know the type.
-fn runtime_options(ctx: &Ctx, id: &str, record: &Record) -> Any {
-    let runtime = &ctx.config.runtimes[&runtime_name(ctx, &record.host_config)];
-    let root = ctx.config.exec_root.join(if runtime.path.is_empty() { "rung" } else { "runtime" });
-    let options = runc::Options {
-        binary_name: runtime.path.clone(),
-        root: root.display().to_string(),
-        ..Default::default()
-    };
-    if !runtime.is_ours() {
-        return proto::any::pack(&options);
-    }
-    let log = &record.host_config.log_config;
-    let none = Default::default();
-    let given = log.config.as_ref().unwrap_or(&none);
-    let log = Log {
-        driver: log.kind.clone(),
-        path: ctx.config.log_path(id).display().to_string(),
-        max_size: crate::logs::max_size(given),
-        max_file: crate::logs::max_file(given),
-        attrs: crate::logs::attributes(given, record).into_iter().collect(),
-    };
-    let options = Options { runtime: Some(options), log: Some(log) };
-    proto::any::pack(&options)
 }
 
 /// Takes back what a failed or cut-short create has made. Volumes with names stay, as docker leaves them.

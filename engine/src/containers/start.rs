@@ -12,8 +12,12 @@ use crate::error::{Error, ErrorKind};
 use crate::networks::{files, ports};
 use crate::view::Container;
 use crate::{Ctx, Shared};
+use prost::Message;
+use proto::any::Any;
 use proto::containerd::task_types::Status;
 use proto::containerd::{tasks, types};
+use proto::task::gantry::{Log, Options};
+use proto::task::runc;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -99,6 +103,7 @@ async fn try_start(ctx: &Shared, container: &Arc<Container>, record: Record) -> 
         stdout: paths.stdout,
         stderr: paths.stderr,
         terminal: record.config.tty,
+        options: Some(task_options(ctx, id, &record)),
         ..Default::default()
     };
     ctx.containerd.create_task(request).await.map_err(|error| task_failed(&error))?;
@@ -279,6 +284,33 @@ fn check_bind_sources(record: &Record) -> Result<(), Error> {
         })?;
     }
     Ok(())
+}
+
+/// Our shim's options with the log, or plain runc options for another.
+fn task_options(ctx: &Ctx, id: &str, record: &Record) -> Any {
+    let runtime = &ctx.config.runtimes[&create::runtime_name(ctx, &record.host_config)];
+    let root = ctx.config.exec_root.join(if runtime.path.is_empty() { "rung" } else { "runtime" });
+    let options = runc::Options {
+        binary_name: runtime.path.clone(),
+        root: root.display().to_string(),
+        ..Default::default()
+    };
+    if !runtime.is_ours() {
+        return proto::any::pack(&options);
+    }
+    let log = &record.host_config.log_config;
+    let none = Default::default();
+    let given = log.config.as_ref().unwrap_or(&none);
+    let log = Log {
+        driver: log.kind.clone(),
+        path: ctx.config.log_path(id).display().to_string(),
+        max_size: crate::logs::max_size(given),
+        max_file: crate::logs::max_file(given),
+        attrs: crate::logs::attributes(given, record).into_iter().collect(),
+    };
+    let options = Options { runtime: Some(options), log: Some(log) };
+    debug_assert!(options.encoded_len() > 0);
+    proto::any::pack(&options)
 }
 
 /// docker's words around a task that could not be created, and 400 where the command is at fault.

@@ -65,10 +65,13 @@ async fn load_images(
         ));
     }
     let saved = archive.read("manifest.json", super::MAX_DOCUMENT).await?;
-    let saved: Vec<Saved> = serde_json::from_slice(&saved).map_err(|e| match e.is_eof() {
-        true => Error::invalid("unexpected EOF"),
-        false => Error::invalid(format!("manifest.json: {e}")),
-    })?;
+    // Its end is looked for before its form, as Go does.
+    let saved: Vec<Saved> = serde_json::from_slice::<serde_json::Value>(&saved)
+        .and_then(serde_json::from_value)
+        .map_err(|e| match e.is_eof() {
+            true => Error::invalid("unexpected EOF"),
+            false => Error::invalid(format!("manifest.json: {e}")),
+        })?;
     check_count(saved.len())?;
     for image in saved {
         load_docker(ctx, lease, archive, image, layers, reporter).await?;

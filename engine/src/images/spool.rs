@@ -13,6 +13,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Entries of one archive.
 const MAX_ENTRIES: usize = 100_000;
@@ -21,6 +22,8 @@ const MAX_LINKS: usize = 8;
 /// How docker begins the refusal of an entry that would leave the archive.
 const INVALID_NAME: &str = "invalid entry name ";
 const CHUNK: usize = 1 << 20;
+/// How long the rest of an upload that failed is taken and thrown away.
+const DRAIN: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Compression {
@@ -88,7 +91,12 @@ impl Spool {
         while let Some(bytes) = body.next().await {
             let bytes = bytes.map_err(|e| Error::invalid(format!("read the upload: {e}")))?;
             let file = file.clone();
-            blocking(move || (&*file).write_all(&bytes), "write the upload").await?;
+            if let Err(error) = blocking(move || (&*file).write_all(&bytes), "write the upload").await {
+                // A client hears an answer once it has sent everything; one that is cut off says broken pipe.
+                let rest = async { while let Some(Ok(_)) = body.next().await {} };
+                let _ = tokio::time::timeout(DRAIN, rest).await;
+                return Err(error);
+            }
         }
         let file = Arc::into_inner(file).ok_or_else(|| Error::internal("upload is still being written"))?;
         Ok(Spool { file, dir: dir.to_owned() })
