@@ -33,6 +33,11 @@ pub fn runtime() -> PathBuf {
     if subject_is_reference() { on_path("runc").expect("runc is installed") } else { path("rung") }
 }
 
+/// The engine under test.
+pub fn engine() -> PathBuf {
+    if subject_is_reference() { on_path("dockerd").expect("dockerd is installed") } else { path("gantryd") }
+}
+
 /// A program of the system.
 pub fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;

@@ -4,8 +4,9 @@
 use crate::containerd_lite::wait_for;
 use crate::terminal::Terminal;
 use crate::{bins, leaks, oci};
+use std::collections::BTreeSet;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -106,6 +107,15 @@ impl Engine {
     }
 
     pub fn start_with(arguments: &[&str]) -> Option<Engine> {
+        Engine::start_on(arguments, &[])
+    }
+
+    /// One whose folders `data` and `exec` are file systems of these many MiB, which a test can fill.
+    pub fn start_small(data: usize, exec: usize) -> Option<Engine> {
+        Engine::start_on(&[], &[("data", data), ("exec", exec)])
+    }
+
+    fn start_on(arguments: &[&str], tmpfs: &[(&str, usize)]) -> Option<Engine> {
         let Some(docker) = bins::on_path("docker") else {
             eprintln!("SKIPPED: the docker command is not installed");
             return None;
@@ -114,6 +124,13 @@ impl Engine {
         let cgroup = format!("gte{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         // Short: socket paths are limited.
         let dir = tempfile::Builder::new().prefix("gte").tempdir_in("/tmp").expect("a temporary folder");
+        for (folder, size) in tmpfs {
+            let folder = dir.path().join(folder);
+            std::fs::create_dir(&folder).expect("create a folder");
+            let size = std::ffi::CString::new(format!("size={size}m")).expect("digits");
+            let flags = rustix::mount::MountFlags::empty();
+            rustix::mount::mount("tmpfs", &folder, "tmpfs", flags, size.as_c_str()).expect("mount a tmpfs");
+        }
         let holder = hold_netns();
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         let mut engine = Engine { cgroup, dir, holder, daemon: None, docker, arguments };
@@ -156,7 +173,7 @@ impl Engine {
     /// The daemon with its flags, in its network namespace.
     pub fn daemon_command(&self) -> Command {
         let mut command = self.in_netns();
-        command.arg(bins::path("gantryd"));
+        command.arg(bins::engine());
         command.arg("--data-root").arg(self.path("data")).arg("--exec-root").arg(self.path("exec"));
         command.arg("--pidfile").arg(self.path("pid")).arg("--config-file").arg(self.path("daemon.json"));
         command.arg("--host").arg(format!("unix://{}", self.socket().display()));
@@ -306,15 +323,53 @@ impl Engine {
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("set a deadline");
         let head =
             format!("{head}\r\nHost: gantry\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
-        stream.write_all(head.as_bytes()).expect("send");
-        // A body that is too long may be refused before it was read.
-        let _ = stream.write_all(body);
+        // What is too long may be refused before it was read.
+        let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
         let answer = String::from_utf8_lossy(&answer).into_owned();
         let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned();
-        (status, body)
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+        (status, if chunked { unchunked(body) } else { body.to_owned() })
+    }
+
+    /// A request without a body, answered with JSON.
+    pub fn get(&self, path: &str) -> serde_json::Value {
+        let (status, body) = self.request(&format!("GET {path} HTTP/1.1"), b"");
+        assert_eq!(status, 200, "{path}: {body}");
+        serde_json::from_str(&body).unwrap_or_else(|error| panic!("{path}: {error}: {body}"))
+    }
+
+    /// Everything that a request might change: what the engine lists, and what is there of it.
+    pub fn footprint(&self) -> BTreeSet<String> {
+        let mut all = BTreeSet::new();
+        let mut list = |path: &str, rows: &serde_json::Value, keys: &[&str]| {
+            for row in rows.as_array().into_iter().flatten() {
+                let shown: Vec<String> = keys.iter().map(|key| row[*key].to_string()).collect();
+                all.insert(format!("{path} {}", shown.join(" ")));
+            }
+        };
+        list("container", &self.get("/containers/json?all=1"), &["Id", "Names", "State"]);
+        list("image", &self.get("/images/json?all=1"), &["Id", "RepoTags"]);
+        list("volume", &self.get("/volumes")["Volumes"], &["Name"]);
+        list("network", &self.get("/networks"), &["Name"]);
+        let processes = self.processes().into_iter().filter(|(_, command)| command.starts_with('/'));
+        all.extend(processes.map(|(pid, command)| format!("process {pid} {command}")));
+        let marks = [&format!("/{}/", self.cgroup)[..], self.mark()];
+        all.extend(leaks::find(&marks));
+        let links = self.in_netns().args(["ip", "-o", "link"]).output().expect("list links");
+        let links = String::from_utf8_lossy(&links.stdout).into_owned();
+        all.extend(
+            links.lines().filter_map(|line| line.split(": ").nth(1)).map(|link| format!("link {link}")),
+        );
+        // What dockerd keeps beside its containers comes and goes by itself.
+        if !bins::subject_is_reference() {
+            for folder in ["data", "exec"] {
+                files(&self.path(folder), &mut all);
+            }
+        }
+        all
     }
 
     /// Processes that name this engine's folder, apart from gantryd itself.
@@ -343,14 +398,18 @@ impl Engine {
             .processes()
             .into_iter()
             .filter(|(_, command)| {
-                !command.split(' ').next().is_some_and(|name| name.ends_with("containerd-lite"))
+                // The second is dockerd's.
+                let name = command.split(' ').next().unwrap_or("");
+                !name.ends_with("containerd-lite") && name != "containerd"
             })
             .map(|(pid, command)| format!("process {pid} {command}"))
             .collect();
         let of_containers = |text: &&String| {
             // The parent cgroup itself stays, as dockerd's does; what was bound to make exec-root a mount is no
             // container's.
-            !text.ends_with(&format!("/{}", self.cgroup)) && !text.contains("/exec/netns - ")
+            !text.ends_with(&format!("/{}", self.cgroup))
+                && !text.contains("/exec/netns - ")
+                && !["data", "exec"].iter().any(|own| text.contains(&format!("{}/{own} ", self.mark())))
         };
         let marks = [&format!("/{}/", self.cgroup)[..], self.mark()];
         left.extend(leaks::find(&marks).iter().filter(of_containers).cloned());
@@ -378,6 +437,33 @@ impl Drop for Engine {
         let _ = self.holder.wait();
         leaks::remove_cgroups(&self.cgroup);
     }
+}
+
+/// The names of all files in a folder, other file systems apart.
+fn files(dir: &Path, found: &mut BTreeSet<String>) {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(own) = dir.symlink_metadata() else { return };
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        found.insert(format!("file {}", path.display()));
+        if entry.metadata().is_ok_and(|meta| meta.is_dir() && meta.dev() == own.dev()) {
+            files(&path, found);
+        }
+    }
+}
+
+/// A body sent in parts.
+fn unchunked(mut rest: &str) -> String {
+    let mut body = String::new();
+    while let Some((length, after)) = rest.split_once("\r\n") {
+        let length = usize::from_str_radix(length.trim(), 16).unwrap_or(0);
+        match after.get(..length) {
+            Some(part) if length > 0 => body.push_str(part),
+            _ => break,
+        }
+        rest = after[length..].trim_start_matches("\r\n");
+    }
+    body
 }
 
 /// Waits for a child until the deadline, then kills it.

@@ -95,6 +95,11 @@ pub fn write_image(path: &Path, name: &str, layers: &[Vec<Entry>]) {
     };
     add("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#);
     add("index.json", &index);
+    // The older form, which docker reads from the same archive.
+    let blob = |bytes: &[u8]| format!("blobs/sha256/{}", &digest(bytes)["sha256:".len()..]);
+    let short = name.trim_start_matches("docker.io/library/");
+    let saved = json!([{"Config": blob(&config), "RepoTags": [short], "Layers": layers.iter().map(|l| blob(l)).collect::<Vec<_>>()}]);
+    add("manifest.json", saved.to_string().as_bytes());
     for blob in layers.iter().chain([&config, &manifest]) {
         add(&format!("blobs/sha256/{}", &digest(blob)["sha256:".len()..]), blob);
     }

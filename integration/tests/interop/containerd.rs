@@ -4,7 +4,6 @@ use crate::{TERMINAL_SCRIPT, talk_in_terminal};
 use integration::bins;
 use integration::containerd_lite::{Daemon, IMAGE, wait_for};
 use integration::dialogue::Dialogue;
-use integration::terminal::Terminal;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -320,37 +319,4 @@ fn what_a_killed_shim_leaves_is_cleared() {
         drop(events);
         stack.daemon.assert_nothing_left();
     }
-}
-
-/// The annotation by which containers ask for one shim.
-const GROUP: &str = "io.containerd.runc.v2.group=pod";
-
-#[test]
-fn a_group_has_one_shim() {
-    for below in ALL {
-        let stack = Stack::start(below);
-        for id in ["g1", "g2"] {
-            let words = ["-d", "--annotation", GROUP, IMAGE, id, "/bin/sleep", "1000"];
-            stack.daemon.ctr_ok(&stack.run(&words));
-        }
-        stack.start_sleeper("alone");
-        let shims =
-            || stack.daemon.processes().iter().filter(|(_, line)| line.contains("containerd-shim-")).count();
-        assert_eq!(shims(), 2, "{below:?}: {:?}", stack.daemon.processes());
-        // The first one's bundle was the shim's home; it goes, and the second one lives on.
-        stack.remove("g1");
-        stack.assert_enterable("g2");
-        let (code, said) = talk_in_terminal_of(&stack, "g2");
-        assert_eq!(code, 0, "{below:?}: {said}");
-        stack.remove("g2");
-        wait_for(|| shims() == 1, || format!("{below:?}: {:?}", stack.daemon.processes()));
-        stack.remove("alone");
-        stack.daemon.assert_nothing_left();
-    }
-}
-
-/// An exec with a terminal.
-fn talk_in_terminal_of(stack: &Stack, id: &str) -> (i32, String) {
-    let words = ["tasks", "exec", "--tty", "--exec-id", "tty", id, "/bin/sh", "-c", "test -t 0 && echo in"];
-    Terminal::run(&stack.daemon.ctr_command(&words), (24, 80)).finish()
 }

@@ -66,7 +66,6 @@ impl Podman {
         command.arg(format!("--mount=/proc/{}/ns/mnt", self.holder.id())).arg(&self.program);
         command.arg("--root").arg(self.path("root")).arg("--runroot").arg(self.path("run"));
         command.arg("--tmpdir").arg(self.path("tmp")).args(["--runtime", "rung"]);
-        command.env("PODMAN_IGNORE_CGROUPSV1_WARNING", "1");
         command.env("CONTAINERS_CONF", self.path("containers.conf"));
         command.env("CONTAINERS_STORAGE_CONF", self.path("storage.conf")).args(words);
         command

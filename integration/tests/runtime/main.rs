@@ -1,7 +1,6 @@
 //! The OCI runtime from outside: every case drives the built binary (or, with SUBJECT=reference, the original).
 //! Needs root and a static busybox.
 
-mod bad_input;
 mod exec;
 mod fields;
 mod handover;
