@@ -7,6 +7,7 @@ use integration::{bins, leaks, oci};
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A podman with folders, configuration and a mount namespace of its own.
 struct Podman {
@@ -49,7 +50,8 @@ impl Podman {
         holder.args(["--mount", "--propagation", "slave", "sh", "-c", NAMESPACE]);
         let mut holder = holder.stdout(Stdio::piped()).spawn().unwrap();
         holder.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).expect("a mount namespace");
-        let cgroup = format!("/gtp{}", std::process::id());
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let cgroup = format!("/gtp{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let podman = Podman { dir, holder, program, cgroup };
         let layer = podman.path("layer.tar");
         std::fs::write(&layer, oci::layer(&oci::busybox())).unwrap();
