@@ -28,6 +28,9 @@ pub(crate) struct JsonFile {
     attrs: Vec<u8>,
     /// Lines of the read being handled.
     batch: Vec<u8>,
+    /// The time of the last line, and the end of a line of that time.
+    #[serde(skip)]
+    stamp: (Option<SystemTime>, Vec<u8>),
 }
 
 impl JsonFile {
@@ -47,7 +50,8 @@ impl JsonFile {
                 .into_bytes()
         };
         let max_file = max_file.max(1);
-        Ok(JsonFile { path: path.to_owned(), file, size, max_size, max_file, attrs, batch: Vec::new() })
+        let (batch, stamp) = (Vec::new(), Default::default());
+        Ok(JsonFile { path: path.to_owned(), file, size, max_size, max_file, attrs, batch, stamp })
     }
 
     /// Adds one message to the batch.
@@ -58,9 +62,15 @@ impl JsonFile {
         self.batch.extend_from_slice(stream.name().as_bytes());
         self.batch.extend_from_slice(b"\",");
         self.batch.extend_from_slice(&self.attrs);
-        self.batch.extend_from_slice(b"\"time\":\"");
-        timestamp::append(at, &mut self.batch);
-        self.batch.extend_from_slice(b"\"}\n");
+        // All lines of one read have its time: it is written out once.
+        if self.stamp.0 != Some(at) {
+            self.stamp.0 = Some(at);
+            self.stamp.1.clear();
+            self.stamp.1.extend_from_slice(b"\"time\":\"");
+            timestamp::append(at, &mut self.stamp.1);
+            self.stamp.1.extend_from_slice(b"\"}\n");
+        }
+        self.batch.extend_from_slice(&self.stamp.1);
         // One write stays a reasonable size, and a rotation bound is kept to within one message.
         if self.batch.len() >= 128 << 10
             || (self.max_size != 0 && self.size + self.batch.len() as u64 >= self.max_size)
@@ -135,23 +145,54 @@ fn open_append(path: &Path) -> io::Result<OwnedFd> {
 
 /// A JSON string's inside as docker writes it: `<`, `>`, `&` and control characters as \u00XX, broken UTF-8 as U+FFFD.
 fn escape(text: &[u8], out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
     for chunk in text.utf8_chunks() {
-        for byte in chunk.valid().bytes() {
-            match byte {
-                b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-                b'\n' => out.extend_from_slice(b"\\n"),
-                b'\r' => out.extend_from_slice(b"\\r"),
-                0..0x20 | b'<' | b'>' | b'&' => {
-                    out.extend_from_slice(b"\\u00");
-                    out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
-                }
-                _ => out.push(byte),
-            }
+        let mut rest = chunk.valid().as_bytes();
+        // Nearly every byte stays what it is: whole runs are copied.
+        while let Some(at) = rest.iter().position(|byte| IS_SPECIAL[usize::from(*byte)]) {
+            out.extend_from_slice(&rest[..at]);
+            rest = escape_first(&rest[at..], out);
         }
+        out.extend_from_slice(rest);
         for _ in chunk.invalid() {
             out.extend_from_slice(b"\\ufffd");
         }
+    }
+}
+
+/// Bytes that do not stand for themselves.
+const IS_SPECIAL: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = byte < 0x20 || matches!(byte as u8, b'"' | b'\\' | b'<' | b'>' | b'&' | 0xe2);
+        byte += 1;
+    }
+    table
+};
+
+/// Writes the first character of `text`, and returns the rest.
+fn escape_first<'a>(text: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    match text {
+        // U+2028 and U+2029, which end a line for some readers.
+        [0xe2, 0x80, last @ (0xa8 | 0xa9), rest @ ..] => {
+            out.extend_from_slice(if *last == 0xa8 { b"\\u2028" } else { b"\\u2029" });
+            rest
+        }
+        [byte, rest @ ..] => {
+            match byte {
+                b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
+                b'\n' => out.extend_from_slice(b"\\n"),
+                b'\r' => out.extend_from_slice(b"\\r"),
+                0xe2 => out.push(*byte),
+                _ => {
+                    out.extend_from_slice(b"\\u00");
+                    out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+                }
+            }
+            rest
+        }
+        [] => text,
     }
 }
 
@@ -169,14 +210,15 @@ mod tests {
     fn a_line_is_docker_s_byte_for_byte() {
         let dir = tempfile::tempdir().unwrap();
         let mut log = open(dir.path(), 0, 1, &[]);
-        log.message(Stream::Stdout, b"a \"b\" <c>\t\xff\n", UNIX_EPOCH + Duration::from_millis(1500));
+        let text = "a \"b\" <c>\t\u{20ac}\u{2028}".as_bytes();
+        log.message(Stream::Stdout, &[text, b"\xff\n"].concat(), UNIX_EPOCH + Duration::from_millis(1500));
         log.flush();
         let mut log = open(dir.path(), 0, 1, &[("k", "v")]);
         log.message(Stream::Stderr, b"x", UNIX_EPOCH);
         log.flush();
         let text = std::fs::read_to_string(dir.path().join("c-json.log")).unwrap();
         let expected = concat!(
-            r#"{"log":"a \"b\" \u003cc\u003e\u0009\ufffd\n","stream":"stdout","time":"1970-01-01T00:00:01.5Z"}"#,
+            r#"{"log":"a \"b\" \u003cc\u003e\u0009€\u2028\ufffd\n","stream":"stdout","time":"1970-01-01T00:00:01.5Z"}"#,
             "\n",
             r#"{"log":"x","stream":"stderr","attrs":{"k":"v"},"time":"1970-01-01T00:00:00Z"}"#,
             "\n"
