@@ -30,9 +30,13 @@ test: ## every test: units, black box, faults, interop with the real programs, t
 build: ## the five programs, debug build, in target/debug
 	cargo build --workspace --bins
 
-release: ## the five programs, release build, in target/release (rung linked statically)
-	cargo build --release -p cli -p engine -p containerd-lite -p shim --bins
-	cargo rustc --release -p runtime --bin rung -- -C target-feature=+crt-static -C relocation-model=static
+# Static where there is one process for each container or each call: no loader, and fewer private pages.
+STATIC := -C target-feature=+crt-static -C relocation-model=static
+
+release: ## the five programs, release build, in target/release (rung and the shim linked statically)
+	cargo build --release -p cli -p engine -p containerd-lite --bins
+	cargo rustc --release -p shim --bin containerd-shim-gantry-v2 -- $(STATIC)
+	cargo rustc --release -p runtime --bin rung -- $(STATIC)
 
 interop: ## only the tests with the real docker, dockerd, containerd, ctr, podman and runc above or below ours
 	@integration/setup.sh test
@@ -44,6 +48,7 @@ interop: ## only the tests with the real docker, dockerd, containerd, ctr, podma
 bench: ## CPU, wall time and memory beside the real docker, runc and crun, as ratios (PEERS=DIR: the programs of that folder)
 	@integration/setup.sh bench
 	@$(MAKE) --no-print-directory release
+	cargo build --release -p integration --bin measure
 	@GANTRY_BIN_DIR=$(RELEASE) PEERS=$(PEERS) integration/bench/bench.sh
 
 lint: ## formatting and clippy, warnings denied

@@ -37,7 +37,7 @@ dockerd docker.io
 docker docker.io
 strace strace
 LIST
-    [ "$target" = bench ] && { echo crun crun; return; }
+    [ "$target" = bench ] && { printf '%s\n' 'crun crun' 'conmon conmon'; return; }
     cat <<LIST
 crun crun
 podman podman

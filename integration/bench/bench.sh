@@ -3,7 +3,7 @@
 # CPU is that of every process involved (client, daemons, shims, runtime, container), by the accounting of a cgroup that
 # holds them all; wall time is what the client's user waits; memory is the PSS of one shim beside an idle container.
 # Environment: GANTRY_BIN_DIR (a release build); PEERS (a folder with dockerd, containerd, runc, crun, instead of PATH);
-# ROUNDS (default 20).
+# ROUNDS (default 20); SHIMS, how many idle containers share the pages of their shims (default 20).
 set -euo pipefail
 
 here=$(dirname "$(readlink -f "$0")")
@@ -92,31 +92,24 @@ finish() {
 }
 trap finish EXIT
 
-usage() { # CPU microseconds used until now
-    case $accounting in
-        *cpuacct.usage) echo $(($(cat "/dev/fd/9") / 1000)) ;;
-        *) awk '/^usage_usec/ {print $2}' /dev/fd/9 ;;
-    esac
+# The figures, by label: measured in one call of `measure`, in turn, so that a noisy moment falls on both sides.
+declare -A CPU WALL
+line() { local IFS=$'\t'; printf '%s\n' "$*"; }
+take() { # ROUNDS SETTLE_MS: of the commands in $work/plan
+    local label cpu wall
+    "$bin/measure" "$1" "$2" /dev/fd/9 <"$work/plan" >"$work/figures"
+    while read -r label cpu wall; do CPU[$label]=$cpu; WALL[$label]=$wall; done <"$work/figures"
 }
-now() { local t=$EPOCHREALTIME; echo "${t/[.,]/}"; }
-median() { sort -n | awk '{v[NR] = $1} END {print v[int((NR + 1) / 2)]}'; }
-
-# measure NAME COMMAND...: median CPU and wall of ROUNDS rounds, into CPU[NAME] and WALL[NAME].
-declare -A CPU WALL PSS
-measure() {
-    local name=$1 round before start; shift
-    : >"$work/cpu"; : >"$work/wall"
-    for ((round = 0; round <= rounds; round++)); do
-        before=$(usage); start=$(now)
-        ROUND=$round "$@" >"$work/said" 2>&1 </dev/null || { echo "bench: $name: $(cat "$work/said")" >&2; exit 1; }
-        local waited=$(($(now) - start))
-        sleep "$settle" # what daemons and shims still do after the answer belongs to it
-        [ $round = 0 ] || { echo $(($(usage) - before)) >>"$work/cpu"; echo $waited >>"$work/wall"; }
-    done
-    CPU[$name]=$(median <"$work/cpu")
-    WALL[$name]=$(median <"$work/wall")
+row() { # TITLE OURS THEIRS
+    printf '%-44s %10s %10s  %5s\n' "$1" "$2" "$3" "$(awk -v a="$2" -v b="$3" 'BEGIN {printf "%.2f", a / b}')"
 }
-settle=0.1
+rows() { # TITLE OURS THEIRS: by label, CPU and wall
+    row "$1, CPU us" "${CPU[$2]}" "${CPU[$3]}"
+    row "$1, wall us" "${WALL[$2]}" "${WALL[$3]}"
+}
+pss() { awk '/^Pss:/ {print $2}' "/proc/$1/smaps_rollup"; }
+parent() { awk '/^PPid:/ {print $2}' "/proc/$1/status"; }
+mean() { awk '{sum += $1} END {printf "%.0f", sum / NR}'; }
 
 until_true() {
     local end=$((SECONDS + 30))
@@ -150,42 +143,98 @@ printf 'Measured beside: %s, %s, %s, %s; client of both engines: %s; %s rounds, 
     "$(dockerd --version | cut -d, -f1)" "$(containerd --version | awk '{print $1, $3}')" "$(runc --version | head -n 1)" \
     "$(crun --version | head -n 1)" "$(docker --version | cut -d, -f1)" "$rounds"
 
-# The same client program for both engines, so that the engines are what differs.
-measure run/gantry g run --rm busybox true
-measure run/docker d run --rm busybox true
-measure exec/gantry g exec idle true
-measure exec/docker d exec idle true
+printf '%-44s %10s %10s  %5s\n' '' ours theirs ratio
 
-pss() { awk '/^Pss:/ {print $2}' "/proc/$1/smaps_rollup"; }
-parent() { awk '/^PPid:/ {print $2}' "/proc/$1/status"; }
-for side in g d; do
-    pid=$($side inspect --format '{{.State.Pid}}' idle)
-    PSS[$side]=$(pss "$(parent "$pid")")
-    $side rm -f idle >/dev/null
-done
+# Engines. The same client program for both, so that the engines are what differs.
+docker=$(command -v docker)
+G=("$docker" -H "unix://$work/g.sock")
+D=("$docker" -H "unix://$work/d.sock")
+{
+    line run/g "${G[@]}" run --rm busybox true
+    line run/d "${D[@]}" run --rm busybox true
+    line exec/g "${G[@]}" exec idle true
+    line exec/d "${D[@]}" exec idle true
+} >"$work/plan"
+take "$rounds" 100
+rows 'run --rm (docker)' run/g run/d
+rows 'exec (docker)' exec/g exec/d
 
-# The runtimes alone: one bundle, runc's own default configuration without a terminal.
-settle=0.02
-mkdir -p "$work/b/rootfs"
-tar -C "$work/b/rootfs" -xf "$work/busybox.tar"
-(cd "$work/b" && runc spec && sed -i 's/"terminal": true/"terminal": false/; s/"sh"/"true"/' config.json)
-single() { "$@" run -b "$work/b" "bench$ROUND"; }
-measure rung single "$bin/rung" --root "$work/rr"
-measure runc single runc --root "$work/rc"
-# crun refuses the hybrid layout of cgroups: the version 2 tree is hidden from it.
-[ ! -d /sys/fs/cgroup/unified ] || mount -t tmpfs none /sys/fs/cgroup/unified
-measure crun single crun --root "$work/ru"
-
-row() { # TITLE OURS THEIRS UNIT
-    printf '%-34s %10s %10s  %5s\n' "$1" "$2" "$3" "$(awk -v a="$2" -v b="$3" 'BEGIN {printf "%.2f", a / b}')"
+# The log: a detached writer until it has ended; --rm removes the log as well.
+writer() { # BYTES_OF_A_LINE BYTES
+    printf 'yes "$(printf %%0%dd 0)" | head -c %d' $(($1 - 1)) "$2"
 }
-printf '\n%-34s %10s %10s  %5s\n' '' ours theirs ratio
-row 'run --rm, CPU us (docker)' "${CPU[run/gantry]}" "${CPU[run/docker]}"
-row 'run --rm, wall us (docker)' "${WALL[run/gantry]}" "${WALL[run/docker]}"
-row 'exec, CPU us (docker)' "${CPU[exec/gantry]}" "${CPU[exec/docker]}"
-row 'exec, wall us (docker)' "${WALL[exec/gantry]}" "${WALL[exec/docker]}"
-row 'runtime run, CPU us (runc)' "${CPU[rung]}" "${CPU[runc]}"
-row 'runtime run, wall us (runc)' "${WALL[rung]}" "${WALL[runc]}"
-row 'runtime run, CPU us (crun)' "${CPU[rung]}" "${CPU[crun]}"
-row 'runtime run, wall us (crun)' "${WALL[rung]}" "${WALL[crun]}"
-row 'one idle shim, PSS KiB (containerd)' "${PSS[g]}" "${PSS[d]}"
+logged() { # LABEL CLIENT... -- WRITER
+    local label=$1; shift
+    local script="${*: -1}"; set -- "${@:1:$#-2}"
+    line "$label" sh -c "$* wait \$($* run -d --rm busybox sh -c '$script')"
+}
+{
+    logged log100/g "${G[@]}" -- "$(writer 100 50000000)"
+    logged log100/d "${D[@]}" -- "$(writer 100 50000000)"
+    logged log10/g "${G[@]}" -- "$(writer 10 5000000)"
+    logged log10/d "${D[@]}" -- "$(writer 10 5000000)"
+} >"$work/plan"
+take 3 100
+rows 'log, 50 MB in lines of 100 bytes' log100/g log100/d
+rows 'log, 5 MB in lines of 10 bytes' log10/g log10/d
+
+# Shims beside idle containers.
+shims=${SHIMS:-20}
+for ((n = 1; n < shims; n++)); do
+    for side in g d; do $side run -d --network none busybox sleep 100000 >/dev/null; done
+done
+for side in g d; do
+    for id in $($side ps -q); do pss "$(parent "$($side inspect --format '{{.State.Pid}}' "$id")")"; done >"$work/pss.$side"
+done
+row "shim of one of $shims idle, PSS KiB (containerd)" "$(mean <"$work/pss.g")" "$(mean <"$work/pss.d")"
+
+# Runtimes. Docker's own configuration of a container, without its hook, and runc's default without a terminal.
+bundle() { # NAME JQ_FILTER <config.json
+    mkdir -p "$work/$1/rootfs"
+    tar -C "$work/$1/rootfs" -xf "$work/busybox.tar"
+    jq "$2" >"$work/$1/config.json"
+}
+id=$(d create --network none busybox true)
+d start "$id" >/dev/null
+id=$(d run -d --network none busybox sleep 100000)
+bundle docker 'del(.hooks, .linux.cgroupsPath) | .root.path = "rootfs" | .process.args = ["true"]' \
+    <"$work/c/state/io.containerd.runtime.v2.task/moby/$id/config.json"
+(mkdir "$work/spec" && cd "$work/spec" && runc spec)
+bundle plain '.process.terminal = false | .process.args = ["true"]' <"$work/spec/config.json"
+bundle idle '.process.terminal = false | .process.args = ["sleep", "100000"]' <"$work/spec/config.json"
+# crun refuses the hybrid layout of cgroups: the version 2 tree is hidden from all of them.
+[ ! -d /sys/fs/cgroup/unified ] || mount -t tmpfs none /sys/fs/cgroup/unified
+for program in floor peak; do cc -O2 -static -o "$work/$program" "$here/$program.c"; done
+runtimes=("rung $bin/rung" "crun $(command -v crun)" "runc $(command -v runc)")
+{
+    line floor "$work/floor" "$work/plain"
+    for runtime in "${runtimes[@]}"; do
+        read -r name path <<<"$runtime"
+        rt=("$path" --root "$work/r-$name")
+        for kind in plain docker; do line "$kind/$name" "${rt[@]}" run -b "$work/$kind" "$kind{}"; done
+        line "create/$name" "${rt[@]}" create -b "$work/idle" "idle{}"
+        line "start/$name" "${rt[@]}" start "idle{}"
+        line "exec/$name" "${rt[@]}" exec "idle{}" true
+        line "delete/$name" "${rt[@]}" delete --force "idle{}"
+    done
+} >"$work/plan"
+take "$rounds" 20
+for other in crun runc; do
+    rows "run, docker's configuration ($other)" docker/rung "docker/$other"
+    rows "run, runc's default ($other)" plain/rung "plain/$other"
+    for step in create start exec delete; do rows "$step ($other)" "$step/rung" "$step/$other"; done
+    row "peak RSS of run, KiB ($other)" "$("$work/peak" "$bin/rung" --root "$work/rp" run -b "$work/docker" peak)" \
+        "$("$work/peak" $other --root "$work/rp" run -b "$work/docker" peak)"
+done
+rows "run, runc's default (a bare C program)" plain/rung floor
+
+# conmon is the smallest monitor there is. Started as podman starts it, over crun.
+mkdir "$work/m"
+for ((n = 1; n <= shims; n++)); do
+    conmon -c "m$n" -u "m$n" -n "m$n" -r "$(command -v crun)" -b "$work/idle" -p "$work/m/$n.pid" -P "$work/m/$n.monitor" \
+        -l "k8s-file:$work/m/$n.log" --exit-dir "$work/m" --socket-dir-path "$work/m" --runtime-arg --root --runtime-arg "$work/rm" </dev/null
+    until_true crun --root "$work/rm" start "m$n"
+done
+for monitor in "$work"/m/*.monitor; do pss "$(cat "$monitor")"; done >"$work/pss.m"
+row "shim of one of $shims idle, PSS KiB (conmon)" "$(mean <"$work/pss.g")" "$(mean <"$work/pss.m")"
+for ((n = 1; n <= shims; n++)); do crun --root "$work/rm" delete --force "m$n"; done
