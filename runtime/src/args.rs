@@ -160,8 +160,9 @@ fn parse_global(words: &[String], global: &mut Global) -> Result<Command> {
         let about = rest.first().filter(|_| name.starts_with('h')).map_or(name.as_str(), String::as_str);
         return Ok(Command::Help(table::find(about).map_or_else(table::overview, table::Entry::help)));
     }
-    let entry = table::find(name)
-        .ok_or_else(|| Error::invalid(format!("no command {name:?}; `rung --help` lists the commands")))?;
+    let entry = table::find(name).ok_or_else(|| {
+        Error::invalid(format!("No help topic for '{name}': no such command; `rung --help` lists them"))
+    })?;
     let parsed = parse::command(rest, entry)?;
     if parsed.is_set("help") {
         return Ok(Command::Help(entry.help()));
@@ -381,7 +382,7 @@ mod tests {
     #[test]
     fn wrong_lines_are_refused_with_a_sentence() {
         for (text, part) in [
-            ("nope", "no command \"nope\""),
+            ("nope", "No help topic for 'nope'"),
             ("create", "requires exactly 1 argument"),
             ("create a b", "requires exactly 1 argument"),
             ("start a --nope", "flag provided but not defined: -nope"),
@@ -392,7 +393,7 @@ mod tests {
             ("--log-format xml list", "invalid log-format"),
             ("--root / list", "state directory"),
             ("exec c", "process args cannot be empty"),
-            ("exec --cgroup ../x c ls", "sub-cgroup"),
+            ("exec --cgroup ../x c ls", "sub cgroup"),
             ("events --interval 0s c", "interval"),
             ("checkpoint c", "checkpoint"),
             ("exec --user -1 c ls", "-1"),

@@ -57,7 +57,7 @@ impl Status {
             (S::Paused, R::Kill | R::Resume | R::Update | R::Processes | R::Exec { ignore_paused: true }) => {
                 Ok(())
             }
-            (S::Stopped, R::Delete) => Ok(()),
+            (S::Stopped, R::Delete | R::Processes) => Ok(()),
 
             (S::Running, R::Start) => refuse("cannot start an already running container"),
             (S::Paused, R::Start) => refuse("cannot start a paused container"),
@@ -66,7 +66,7 @@ impl Status {
             (S::Paused, R::Exec { .. }) => {
                 refuse("cannot exec in a paused container (use --ignore-paused to override)")
             }
-            (S::Stopped, R::Kill | R::Pause | R::Update | R::Processes) => Err(Error::NotRunning),
+            (S::Stopped, R::Kill | R::Pause | R::Update) => Err(Error::NotRunning),
             (S::Paused, R::Pause) => Err(Error::NotRunning),
             (_, R::Resume) => Err(Error::NotPaused),
             (S::Running | S::Paused, R::Delete) => refuse("container still running"),
@@ -250,7 +250,7 @@ mod tests {
             (Created, vec![Start, exec, Kill, Delete, Pause, Update, Processes]),
             (Running, vec![exec, Kill, Pause, Update, Processes]),
             (Paused, vec![Exec { ignore_paused: true }, Kill, Resume, Update, Processes]),
-            (Stopped, vec![Delete]),
+            (Stopped, vec![Delete, Processes]),
         ] {
             for request in [Start, exec, Kill, Delete, Pause, Resume, Update, Processes] {
                 assert_eq!(

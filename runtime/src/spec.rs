@@ -122,7 +122,7 @@ pub(crate) struct Capabilities {
     pub(crate) ambient: Vec<String>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Rlimit {
     #[serde(rename = "type")]
     pub(crate) kind: String,

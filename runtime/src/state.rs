@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, Step};
 use crate::interrupt::step_done;
-use crate::spec::Hooks;
+use crate::spec::{Hooks, Rlimit};
 
 /// What is known of a container beyond what the kernel knows. The first names are runc's.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -47,8 +47,25 @@ pub(crate) struct Config {
     pub(crate) own_pid_namespace: bool,
     pub(crate) no_new_keyring: bool,
     pub(crate) hooks: Hooks,
+    #[serde(skip_serializing_if = "ProcessDefaults::is_empty")]
+    pub(crate) process_defaults: ProcessDefaults,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) seccomp_receiver: Option<crate::seccomp::notify::Receiver>,
+}
+
+/// What a later process has where its own document says nothing.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct ProcessDefaults {
+    pub(crate) rlimits: Vec<Rlimit>,
+    pub(crate) apparmor_profile: String,
+    pub(crate) selinux_label: String,
+}
+
+impl ProcessDefaults {
+    fn is_empty(&self) -> bool {
+        self.rlimits.is_empty() && self.apparmor_profile.is_empty() && self.selinux_label.is_empty()
+    }
 }
 
 /// The directory of one container.

@@ -292,7 +292,7 @@ fn exec_enters_a_sub_cgroup() {
         rt.call(&["exec", "--cgroup", "nonsense:sub", &id, "true"]).refused("nonsense");
     }
     rt.call(&["exec", "--cgroup", "absent", &id, "true"]).refused("no such file or directory");
-    rt.call(&["exec", "--cgroup", "../..", &id, "true"]).refused("sub-cgroup");
+    rt.call(&["exec", "--cgroup", "../..", &id, "true"]).refused("sub cgroup");
     rt.call(&["delete", "-f", &id]).ok();
     rt.assert_clean(&bundle);
 }

@@ -98,7 +98,9 @@ pub(super) fn sub_cgroup(text: &str) -> Result<(Vec<String>, String)> {
     if inside && !controllers.iter().any(String::is_empty) {
         Ok((controllers, path.to_owned()))
     } else {
-        Err(Error::invalid(format!("{text:?} is not a sub-cgroup: [controller[,controller]:]path")))
+        Err(Error::invalid(format!(
+            "bad exec --cgroup value: {text} is not a sub cgroup path: [controller[,controller]:]path"
+        )))
     }
 }
 

@@ -177,7 +177,7 @@ pub(super) fn find(name: &str) -> Option<&'static Entry> {
 
 pub(super) fn overview() -> String {
     let mut text = String::from(
-        "rung - runs containers from OCI bundles\n\nUsage: rung [global flags] <command> [flags] [arguments]\n\n\
+        "NAME:\n   rung - runs containers from OCI bundles\n\nUsage: rung [global flags] <command> [flags] [arguments]\n\n\
          A bundle is a directory with a config.json and a root file system. To try one:\n\n   \
          mkdir -p b/rootfs/bin && cp /bin/busybox b/rootfs/bin/sh && cd b\n   rung spec && rung run try\n\nCommands:\n",
     );

@@ -27,7 +27,7 @@ struct Policy {
 }
 
 /// Devices every container gets: making nodes of any kind, the harmless character devices and terminals.
-const ALWAYS: [(u8, Option<u32>, Option<u32>, &str); 11] = [
+const ALWAYS: [(u8, Option<u32>, Option<u32>, &str); 10] = [
     (b'c', None, None, "m"),
     (b'b', None, None, "m"),
     (b'c', Some(1), Some(3), "rwm"),
@@ -36,7 +36,6 @@ const ALWAYS: [(u8, Option<u32>, Option<u32>, &str); 11] = [
     (b'c', Some(1), Some(8), "rwm"),
     (b'c', Some(1), Some(9), "rwm"),
     (b'c', Some(5), Some(0), "rwm"),
-    (b'c', Some(5), Some(1), "rwm"),
     (b'c', Some(5), Some(2), "rwm"),
     (b'c', Some(136), None, "rwm"),
 ];

@@ -3,6 +3,8 @@
 use crate::error::{Error, Result};
 use crate::spec::{BlockIo, Resources};
 
+pub(super) const PERIOD: &str = "cpu.cfs_period_us";
+pub(super) const QUOTA: &str = "cpu.cfs_quota_us";
 pub(super) const KERNEL_MEMORY: &str = "memory.kmem.limit_in_bytes";
 
 /// One write into a cgroup file.
@@ -21,16 +23,16 @@ fn set(list: &mut Vec<Setting>, controller: &'static str, file: impl Into<String
 pub(super) fn v1(r: &Resources) -> Result<Vec<Setting>> {
     let mut list = Vec::new();
     if !r.unified.is_empty() {
-        return Err(Error::invalid("resources.unified cannot be used with cgroup v1"));
+        return Err(Error::invalid("invalid configuration: resources.unified cannot be used with cgroup v1"));
     }
     if let Some(shares) = r.cpu.shares.filter(|&n| n != 0) {
         set(&mut list, "cpu", "cpu.shares", shares);
     }
     if let Some(period) = r.cpu.period.filter(|&n| n != 0) {
-        set(&mut list, "cpu", "cpu.cfs_period_us", period);
+        set(&mut list, "cpu", PERIOD, period);
     }
     if let Some(quota) = r.cpu.quota.filter(|&n| n != 0) {
-        set(&mut list, "cpu", "cpu.cfs_quota_us", quota);
+        set(&mut list, "cpu", QUOTA, quota);
     }
     if let Some(burst) = r.cpu.burst {
         set(&mut list, "cpu", "cpu.cfs_burst_us", burst);

@@ -102,7 +102,7 @@ pub(crate) fn open(paths: &Paths) -> Box<dyn Driver> {
     }
 }
 
-fn is_v2(path: &str) -> bool {
+pub(crate) fn is_v2(path: &str) -> bool {
     const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
     rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type as u64 == CGROUP2_SUPER_MAGIC)
 }

@@ -93,9 +93,23 @@ impl Driver for Cgroup {
     }
 
     fn apply(&self, resources: &Resources, fresh: bool) -> Result<()> {
+        let mut later: Option<limits::Setting> = None;
         for setting in limits::v1(resources)? {
             let dir = self.directory(setting.controller)?;
-            super::write_file(dir, &setting.file, &setting.value)?;
+            let file = weight_file(dir, &setting.file);
+            match super::write_file(dir, &file, &setting.value) {
+                // A shorter period can be refused until the quota has been lowered too, which is the next setting.
+                Err(_) if setting.file == limits::PERIOD && resources.cpu.quota.is_some_and(|n| n != 0) => {
+                    later = Some(setting);
+                    continue;
+                }
+                result => result?,
+            }
+            if setting.file == limits::QUOTA
+                && let Some(period) = later.take()
+            {
+                super::write_file(dir, &period.file, &period.value)?;
+            }
             if setting.file == limits::KERNEL_MEMORY {
                 refuse_without_effect(dir, &setting)?;
             }
@@ -112,7 +126,9 @@ impl Driver for Cgroup {
     fn entrance(&self, below: &[SubCgroup]) -> Result<Entrance> {
         let mut entrance = Entrance { clone_into: None, join: Vec::with_capacity(self.paths.len()) };
         for (names, _) in below {
-            names.iter().try_for_each(|name| self.directory(name).map(drop))?;
+            if let Some(name) = names.iter().find(|name| !self.paths.contains_key(*name)) {
+                return Err(Error::invalid(format!("unknown controller {name} in --cgroup")));
+            }
         }
         for (controller, path) in self.directories() {
             let path = self.sub_directory(controller, path, below);
@@ -123,8 +139,9 @@ impl Driver for Cgroup {
             }
             // `tasks` with 0 moves the calling thread alone, which the kernel does without stopping the world.
             let file = path.join("tasks");
-            let fd = rustix::fs::open(&file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
-                .step(|| format!("open {}", file.display()))?;
+            let fd = rustix::fs::open(&file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).step(|| {
+                format!("adding pid of the new process to {}", path.join("cgroup.procs").display())
+            })?;
             entrance.join.push(fd);
         }
         Ok(entrance)
@@ -180,6 +197,16 @@ impl Driver for Cgroup {
 fn open_directory(path: &Path) -> Result<OwnedFd> {
     rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .step(|| format!("open {}", path.display()))
+}
+
+/// Weights are the affair of a scheduler of disks: newer kernels have them by the name of the only one left.
+fn weight_file(dir: &Path, file: &str) -> String {
+    let newer = file.replace("blkio.", "blkio.bfq.");
+    if file.contains("weight") && !dir.join(file).exists() && dir.join(&newer).exists() {
+        newer
+    } else {
+        file.to_owned()
+    }
 }
 
 /// Newer kernels take a limit of kernel memory and have none.

@@ -2,7 +2,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::print;
 use crate::args::Global;
@@ -19,11 +19,10 @@ pub(super) fn events(global: &Global, id: &str, interval: Duration, once: bool) 
     }
     let paths = container.record.cgroup_paths.clone();
     let show = |kind: &str, data: Option<Value>| {
-        let mut event = json!({ "type": kind, "id": id });
-        if let Some(data) = data {
-            event["data"] = data;
-        }
-        print(&format!("{event}\n"))
+        // Written by hand for the order, which readers know.
+        let id = Value::from(id);
+        let data = data.map(|data| format!(",\"data\":{data}")).unwrap_or_default();
+        print(&format!("{{\"type\":\"{kind}\",\"id\":{id}{data}}}\n"))
     };
     if once {
         return show("stats", Some(stats(&paths)));

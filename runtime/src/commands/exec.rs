@@ -15,7 +15,7 @@ pub(super) fn exec(global: &Global, id: &str, options: &ExecOptions, log: &Log) 
     let container = Container::load(&global.root, id)?;
     container.status().allows(Request::Exec { ignore_paused: options.ignore_paused })?;
     let (process, extra) = match &options.process {
-        Some(file) => (read_document(file.into())?, Vec::new()),
+        Some(file) => (from_document(&container, file)?, Vec::new()),
         None => from_flags(&container, options)?,
     };
     validate_process(&process)?;
@@ -25,6 +25,26 @@ pub(super) fn exec(global: &Global, id: &str, options: &ExecOptions, log: &Log) 
         Outcome::Left => Ok(0),
         Outcome::Ended(code) => Ok(code),
     }
+}
+
+/// Where the document says nothing of rights and limits, the container's own hold.
+fn from_document(container: &Container, file: &str) -> Result<Process> {
+    let mut process: Process = read_document(file.into())?;
+    let defaults = &container.record.config.process_defaults;
+    if process.rlimits.is_empty() {
+        process.rlimits.clone_from(&defaults.rlimits);
+    }
+    if process.apparmor_profile.is_empty() {
+        process.apparmor_profile.clone_from(&defaults.apparmor_profile);
+    }
+    if process.selinux_label.is_empty() {
+        process.selinux_label.clone_from(&defaults.selinux_label);
+    }
+    if process.capabilities.is_none() {
+        let spec: Spec = read_document(Path::new(&container.record.bundle).join("config.json"))?;
+        process.capabilities = spec.process.and_then(|process| process.capabilities);
+    }
+    Ok(process)
 }
 
 /// The container's own process, changed by the flags; and capabilities to add.

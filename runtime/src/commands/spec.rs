@@ -46,6 +46,12 @@ fn example(rootless: bool) -> Value {
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
         },
     });
+    // Where it hides nothing of the controllers it is left out, as in the original.
+    if !crate::cgroup::is_v2(crate::cgroup::ROOT)
+        && let Some(namespaces) = spec["linux"]["namespaces"].as_array_mut()
+    {
+        namespaces.retain(|namespace| namespace["type"] != "cgroup");
+    }
     if rootless {
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let linux = &mut spec["linux"];

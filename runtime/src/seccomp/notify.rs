@@ -54,8 +54,12 @@ pub(crate) fn receiver(seccomp: &Seccomp) -> Result<Option<Receiver>> {
 
 impl Receiver {
     pub(crate) fn connect(&self) -> Result<Listener> {
-        let socket =
-            scm::connect(&self.path).step(|| format!("connect to seccomp.listenerPath {}", self.path))?;
+        let socket = scm::connect(&self.path).step(|| {
+            format!(
+                "failed to connect with seccomp agent specified in the seccomp profile (listenerPath {})",
+                self.path
+            )
+        })?;
         Ok(Listener { socket, metadata: self.metadata.clone() })
     }
 }

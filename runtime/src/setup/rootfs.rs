@@ -61,9 +61,53 @@ fn make_parent_private(path: &str) -> Result<()> {
     Ok(())
 }
 
+/// Without pivot_root the host's mounts stay in the namespace, out of sight only; and as long as an unmasked /proc or
+/// /sys is among them, the kernel lets the container mount one of its own.
+fn hide_foreign_proc(root: &str) -> Result<()> {
+    let mounts =
+        std::fs::read_to_string("/proc/self/mountinfo").step(|| "read /proc/self/mountinfo".into())?;
+    let inside = format!("{root}/");
+    let foreign = mounts.lines().filter_map(|line| {
+        let (fields, kind) = line.split_once(" - ")?;
+        let point = unescaped(fields.split(' ').nth(4)?);
+        let is_kernels = matches!(kind.split(' ').next(), Some("proc" | "sysfs"));
+        (is_kernels && !point.starts_with(&inside)).then_some(point)
+    });
+    // What lies on others comes after them.
+    for point in foreign.collect::<Vec<_>>().iter().rev() {
+        match mount::detach(point) {
+            // Locked by a user namespace: something is put over it.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EPERM)) => {
+                let cover = mount::new_filesystem("tmpfs", Some("tmpfs"), &[], ATTR_RDONLY)
+                    .step(|| "new tmpfs".into())?;
+                let flags = OFlags::PATH | OFlags::CLOEXEC;
+                let target =
+                    rustix::fs::open(point, flags, Mode::empty()).step(|| format!("open {point}"))?;
+                mount::attach(&cover, target.as_fd()).step(|| format!("cover {point}"))?;
+            }
+            result => result.step(|| format!("unmount {point}"))?,
+        }
+    }
+    Ok(())
+}
+
+/// The kernel writes blanks and the like as three octal digits.
+fn unescaped(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let code = (*first == b'\\').then(|| tail.get(..3)).flatten();
+        let code = code.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        bytes.push(code.unwrap_or(*first));
+        rest = if code.is_some() { &tail[3..] } else { tail };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 pub(crate) fn enter(plan: &Plan, root: BorrowedFd<'_>) -> Result<()> {
     rustix::process::fchdir(root).step(|| "enter the root file system".into())?;
     if plan.no_pivot {
+        hide_foreign_proc(&plan.path)?;
         mount::move_to_root().step(|| "move the root file system to /".into())?;
     } else {
         mount::pivot_to_current(plan.propagation.is_some()).step(|| "pivot_root".into())?;
@@ -86,4 +130,18 @@ pub(crate) fn seal(plan: &Plan, root: BorrowedFd<'_>, late: &[OwnedFd]) -> Resul
             .step(|| "make the root file system read-only".into())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_are_read_as_the_kernel_writes_them() {
+        for (text, path) in
+            [("/a", "/a"), ("/a\\040b", "/a b"), ("/x\\134y", "/x\\y"), ("/z\\9", "/z\\9"), ("\\", "\\")]
+        {
+            assert_eq!(unescaped(text), path);
+        }
+    }
 }

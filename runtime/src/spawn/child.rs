@@ -35,7 +35,15 @@ pub(super) fn run(plan: &Prepared, inherited: &Inherited<'_>) -> ! {
 
 fn init(plan: &Prepared, inherited: &Inherited<'_>) -> Error {
     match setup(plan, inherited) {
-        Ok(program) => process::execute(&plan.process, &program),
+        Ok(program) => {
+            let hooks = || {
+                let state = state_document(inherited.record, "created", std::process::id() as i32);
+                hooks::run_all(&plan.hooks.start_container, "startContainer", &state)
+            };
+            let hooks: Option<&dyn Fn() -> Result<()>> =
+                if plan.hooks.start_container.is_empty() { None } else { Some(&hooks) };
+            process::execute(&plan.process, &program, hooks)
+        }
         Err(error) => error,
     }
 }
@@ -90,7 +98,7 @@ fn setup(plan: &Prepared, inherited: &Inherited<'_>) -> Result<process::Program>
     sys::user::umask(0o022);
     make_cwd(root.as_fd(), &plan.process.cwd);
 
-    run_hooks(plan, inherited)?;
+    run_hooks(plan, inherited, root.as_fd())?;
     // After the hooks, which may have made the network devices that a parameter is for; before the pivot, while
     // /proc is the host's and cannot be a false one.
     sysctl::apply(&plan.sysctl)?;
@@ -110,10 +118,6 @@ fn setup(plan: &Prepared, inherited: &Inherited<'_>) -> Result<process::Program>
     sync.ready()?;
     if let Some(gate) = &inherited.gate {
         gate::wait(gate)?;
-    }
-    if !plan.hooks.start_container.is_empty() {
-        let state = state_document(inherited.record, "created", std::process::id() as i32);
-        hooks::run_all(&plan.hooks.start_container, "startContainer", &state)?;
     }
     Ok(program)
 }
@@ -178,11 +182,13 @@ fn make_cwd(root: BorrowedFd<'_>, cwd: &str) {
     let _ = inroot::open_or_create(root, cwd, Kind::Directory, false);
 }
 
-fn run_hooks(plan: &Prepared, inherited: &Inherited<'_>) -> Result<()> {
+fn run_hooks(plan: &Prepared, inherited: &Inherited<'_>, root: BorrowedFd<'_>) -> Result<()> {
     if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
         inherited.sync.hooks()?;
     }
     if !plan.hooks.create_container.is_empty() {
+        // Where the original's stand.
+        rustix::process::fchdir(root).step(|| "enter the root file system".into())?;
         let state = state_document(inherited.record, "creating", std::process::id() as i32);
         hooks::run_all(&plan.hooks.create_container, "createContainer", &state)?;
     }

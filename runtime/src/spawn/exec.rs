@@ -96,16 +96,14 @@ fn prepare(
         plan.may_set_groups = rootless::groups_can_be_set_in(container.record.init_process_pid);
         rootless::refuse_groups(plan.may_set_groups, &process.user)?;
     }
-    if let Some(capabilities) = &mut plan.capabilities {
-        extra_caps.iter().for_each(|capability| capabilities.add(*capability));
-        if join & libc::CLONE_NEWUSER as u64 == 0 {
-            let missing = capabilities.limit_to_own()?;
-            if !missing.is_empty() {
-                warn(&format!(
-                    "capabilities that the runtime itself does not have are left out: {}",
-                    missing.join(" ")
-                ));
-            }
+    extra_caps.iter().for_each(|capability| plan.capabilities.add(*capability));
+    if join & libc::CLONE_NEWUSER as u64 == 0 {
+        let missing = plan.capabilities.limit_to_own()?;
+        if !missing.is_empty() {
+            warn(&format!(
+                "capabilities that the runtime itself does not have are left out: {}",
+                missing.join(" ")
+            ));
         }
     }
     Ok(Plan {
@@ -158,7 +156,7 @@ fn start_child(container: &Container, plan: &Plan, pidfd: BorrowedFd<'_>) -> Res
             drop(sync);
             let error = match setup(container, plan, &child_end, &entrance.join, (pidfd, plan.join & !early))
             {
-                Ok(program) => process::execute(&plan.process, &program),
+                Ok(program) => process::execute(&plan.process, &program, None),
                 Err(error) => error,
             };
             child_end.failed(&error.to_string());

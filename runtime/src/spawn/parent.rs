@@ -89,6 +89,7 @@ fn record(plan: &Prepared) -> Record {
             namespaces: plan.namespace_kinds.clone(),
             own_pid_namespace: plan.namespaces.new_pid,
             no_new_keyring: plan.keyring.is_none(),
+            process_defaults: plan.defaults.clone(),
             seccomp_receiver: plan.seccomp_receiver.clone(),
             hooks: crate::spec::Hooks {
                 poststart: plan.hooks.poststart.clone(),

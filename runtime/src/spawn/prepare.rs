@@ -12,7 +12,7 @@ use crate::seccomp::{self, Filter};
 use crate::setup::{devices, mounts, namespaces, netdevices, rootfs, scheduling};
 use crate::spawn::{process, readiness};
 use crate::spec::{Hooks, IdMapping, Resources};
-use crate::state::StateDir;
+use crate::state::{ProcessDefaults, StateDir};
 use crate::sys::scm;
 
 /// What becomes of the process once it is ready.
@@ -58,6 +58,7 @@ pub(crate) struct Prepared {
     pub(crate) oom_score_adj: Option<i32>,
     pub(crate) hooks: Hooks,
     pub(crate) process: process::Plan,
+    pub(crate) defaults: ProcessDefaults,
     pub(crate) seccomp_receiver: Option<seccomp::notify::Receiver>,
     pub(crate) console_socket: Option<OwnedFd>,
     pub(crate) pidfd_socket: Option<OwnedFd>,
@@ -88,8 +89,8 @@ pub(crate) fn prepare(
     let mut plan = process::plan(&process, filter, options.preserve_fds)?;
     let mut warnings = Vec::new();
     let own_user_namespace = namespaces.new_user || namespaces.joins_user();
-    if !own_user_namespace && let Some(capabilities) = &mut plan.capabilities {
-        let missing = capabilities.limit_to_own()?;
+    if !own_user_namespace {
+        let missing = plan.capabilities.limit_to_own()?;
         if !missing.is_empty() {
             warnings.push(format!(
                 "capabilities that the runtime itself does not have are left out: {}",
@@ -109,7 +110,13 @@ pub(crate) fn prepare(
             .transpose()
     };
     let root = spec.root.unwrap_or_default();
+    let defaults = ProcessDefaults {
+        rlimits: process.rlimits.clone(),
+        apparmor_profile: process.apparmor_profile.clone(),
+        selinux_label: process.selinux_label.clone(),
+    };
     Ok(Prepared {
+        defaults,
         mode,
         as_rootless,
         id: id.to_owned(),

@@ -22,7 +22,7 @@ pub(crate) struct Plan {
     pub(crate) environment: Vec<String>,
     pub(crate) cwd: String,
     pub(crate) user: User,
-    pub(crate) capabilities: Option<Capabilities>,
+    pub(crate) capabilities: Capabilities,
     pub(crate) no_new_privileges: bool,
     pub(crate) seccomp: Option<Filter>,
     /// Who is to get the filter's listener.
@@ -58,7 +58,8 @@ pub(crate) fn plan(process: &Process, seccomp: Option<Filter>, preserve_fds: u32
         environment,
         cwd: process.cwd.clone(),
         user: process.user.clone(),
-        capabilities: process.capabilities.as_ref().map(capabilities::plan).transpose()?,
+        // Who asks for none gets none.
+        capabilities: process.capabilities.as_ref().map(capabilities::plan).transpose()?.unwrap_or_default(),
         no_new_privileges: process.no_new_privileges,
         seccomp,
         listener: None,
@@ -133,15 +134,11 @@ pub(crate) fn settle(plan: &Plan, announcement: Vec<u8>) -> Result<Program> {
     if plan.user.uid != 0 || plan.user.gid != 0 {
         user::own_standard_streams(&plan.user);
     }
-    if let Some(capabilities) = &plan.capabilities {
-        capabilities.apply_bounding()?;
-        prctl::set_keep_capabilities(true).step(|| "keep capabilities".into())?;
-    }
+    plan.capabilities.apply_bounding()?;
+    prctl::set_keep_capabilities(true).step(|| "keep capabilities".into())?;
     rlimits::apply(&plan.rlimits)?;
     user::apply(&plan.user, plan.may_set_groups)?;
-    if let Some(capabilities) = &plan.capabilities {
-        capabilities.apply_with_reserve(plan.seccomp.is_some() && !plan.no_new_privileges)?;
-    }
+    plan.capabilities.apply_with_reserve(plan.seccomp.is_some() && !plan.no_new_privileges)?;
     if early.is_err() {
         std::env::set_current_dir(&plan.cwd).map_err(|error| {
             let (words, reason) = (sys::errno_text(&error), diagnose::why_no_directory(&plan.cwd, &error));
@@ -166,24 +163,35 @@ pub(crate) fn settle(plan: &Plan, announcement: Vec<u8>) -> Result<Program> {
 
 /// Returns only with the reason why it failed. After the filter is in force only calls that change this
 /// thread's capabilities come before the exec, and with no_new_privileges none.
-pub(crate) fn execute(plan: &Plan, program: &Program) -> Error {
-    let last_steps = || -> Result<()> {
-        files::cloexec_from(3 + plan.passed_descriptors).step(|| "close descriptors".into())?;
-        sys::signal::reset_all();
-        if plan.no_new_privileges {
-            prctl::set_no_new_privileges().step(|| "set no_new_privs".into())?;
-        }
-        match (&plan.capabilities, &plan.seccomp) {
-            (Some(capabilities), Some(filter)) if !plan.no_new_privileges => {
-                capabilities.use_reserve()?;
+/// The hooks are those inside the container: they are what its filter lets them be, as the program is.
+pub(crate) fn execute(plan: &Plan, program: &Program, hooks: Option<&dyn Fn() -> Result<()>>) -> Error {
+    let settle_rights = || -> Result<()> {
+        match &plan.seccomp {
+            Some(filter) if !plan.no_new_privileges => {
+                plan.capabilities.use_reserve()?;
                 plan.install_filter(filter, program)?;
-                capabilities.apply()
+                plan.capabilities.apply()
             }
-            (capabilities, filter) => {
-                capabilities.map_or(Ok(()), |capabilities| capabilities.apply())?;
+            filter => {
+                plan.capabilities.apply()?;
                 filter.as_ref().map_or(Ok(()), |filter| plan.install_filter(filter, program))
             }
         }
+    };
+    let last_steps = || -> Result<()> {
+        files::cloexec_from(3 + plan.passed_descriptors).step(|| "close descriptors".into())?;
+        if hooks.is_none() {
+            sys::signal::reset_all();
+        }
+        if plan.no_new_privileges {
+            prctl::set_no_new_privileges().step(|| "set no_new_privs".into())?;
+        }
+        settle_rights()?;
+        if let Some(hooks) = hooks {
+            hooks()?;
+            sys::signal::reset_all();
+        }
+        Ok(())
     };
     if let Err(error) = last_steps() {
         return error;

@@ -143,6 +143,11 @@ pub(crate) fn pivot_to_current(shared: bool) -> io::Result<()> {
     Ok(rustix::process::chdir("/")?)
 }
 
+/// Unmount with all that is mounted below, as soon as nobody uses it.
+pub(crate) fn detach(path: &str) -> io::Result<()> {
+    Ok(raw::unmount(path, UnmountFlags::DETACH)?)
+}
+
 /// The way without pivot_root, for a root on a ramdisk: move the mount to `/`, then change root.
 pub(crate) fn move_to_root() -> io::Result<()> {
     raw::mount_move(".", "/")?;

@@ -105,7 +105,7 @@ fn new(
     }
     let target = if of_kernel {
         inroot::open_or_create(root, &step.destination, Kind::Directory, true)
-            .step(|| "the target must be an ordinary directory".into())?
+            .step(|| format!("filesystem {kind:?} must be mounted on ordinary directory"))?
     } else {
         target(root, step, Kind::Directory)?
     };
