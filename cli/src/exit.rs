@@ -13,11 +13,19 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// A second line that says what to do.
     pub(crate) hint: Option<String>,
+    /// Its code holds for `run` and `create` too.
+    settled: bool,
 }
 
 impl Failure {
     pub(crate) fn new(code: u8, message: impl Into<String>) -> Failure {
-        Failure { code, message: message.into(), hint: None }
+        let message = proto::errno::in_gos_words(&message.into());
+        Failure { code, message, hint: None, settled: false }
+    }
+
+    /// Keeps its code and words also as the failure of a `run`: nothing was asked of the engine.
+    pub(crate) fn settled(self) -> Failure {
+        Failure { settled: true, ..self }
     }
 
     /// Says nothing: all was said.
@@ -32,12 +40,16 @@ impl Failure {
 
     /// The failure of a `run` or `create`: by the engine's sentence, as docker does.
     pub(crate) fn of_run(self) -> Failure {
+        if self.settled {
+            return self;
+        }
         let code = run_code(&self.message);
         let message = format!("gantry: {}", self.message);
         Failure {
             code,
             message,
             hint: self.hint.or(Some("Run 'gantry run --help' for more information".to_owned())),
+            settled: true,
         }
     }
 

@@ -3,6 +3,7 @@
 
 use crate::clock::Timestamp;
 use crate::containers::record::Record;
+use crate::containers::rootfs::User;
 use crate::containers::spec::process;
 use crate::containers::state::{self, Request};
 use crate::containers::stdio::{Streams, Wanted};
@@ -140,7 +141,11 @@ impl Exec {
 }
 
 /// `POST /containers/{id}/exec`.
-pub(crate) fn create(ctx: &Ctx, container: &Container, request: ExecCreateRequest) -> Result<String, Error> {
+pub(crate) async fn create(
+    ctx: &Ctx,
+    container: &Container,
+    request: ExecCreateRequest,
+) -> Result<String, Error> {
     if request.cmd.as_ref().is_none_or(|command| command.is_empty() || command[0].is_empty()) {
         return Err(Error::invalid("No exec command specified"));
     }
@@ -149,6 +154,10 @@ pub(crate) fn create(ctx: &Ctx, container: &Container, request: ExecCreateReques
     if crate::containers::attach::parse_detach_keys(keys).is_none() {
         return Err(Error::internal(format!("Invalid escape keys ({keys}) provided")));
     }
+    // A name that is none is refused here; numbers need no look into the container's files.
+    if request.user.contains(|letter: char| !letter.is_ascii_digit() && letter != ':') {
+        user(ctx, container, &request).await.map_err(|error| Error::invalid(error.to_string()))?;
+    }
     forget_oldest(container);
     let exec = Exec::new(ctx, &container.id, random_id(), request, ExecState::Created);
     let id = exec.id.clone();
@@ -156,6 +165,17 @@ pub(crate) fn create(ctx: &Ctx, container: &Container, request: ExecCreateReques
     container.add_exec(exec);
     publish(ctx, container, &format!("exec_create: {command}"), &[("execID", id.clone())]);
     Ok(id)
+}
+
+/// Whom the container's files say the exec's user is.
+async fn user(ctx: &Ctx, container: &Container, request: &ExecCreateRequest) -> Result<User, Error> {
+    let root = ctx.containerd.snapshot_mounts(&container.id).await?;
+    let accounts = start::read_accounts(ctx, root).await?;
+    if !request.user.is_empty() {
+        return accounts.user(&request.user, &[]);
+    }
+    let record = container.record();
+    accounts.user(&record.config.user, record.host_config.group_add.as_deref().unwrap_or(&[]))
 }
 
 /// Keeps the memory of ended execs bounded.
@@ -219,14 +239,7 @@ async fn try_run(
 ) -> Result<(), Error> {
     let record: Arc<Record> = container.record();
     let request = &exec.request;
-    let root = ctx.containerd.snapshot_mounts(&container.id).await?;
-    let accounts = start::read_accounts(ctx, root).await?;
-    let (user, groups) = if request.user.is_empty() {
-        (record.config.user.as_str(), record.host_config.group_add.as_deref().unwrap_or(&[]))
-    } else {
-        (request.user.as_str(), &[][..])
-    };
-    let user = accounts.user(user, groups)?;
+    let user = user(ctx, container, request).await?;
     let document = process::exec_process(&record, &user, request)?;
     let wanted = Wanted {
         stdin: attached && request.attach_stdin,

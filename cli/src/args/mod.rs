@@ -249,7 +249,7 @@ fn refusal(error: &clap::Error) -> Failure {
             if argument.starts_with('-') {
                 Failure::new(125, format!("unknown flag: {argument}")).hint(usage(error))
             } else {
-                Failure::new(1, format!("gantry: unexpected argument {argument:?}")).hint(usage(error))
+                Failure::new(1, format!("gantry: {}", arguments_wanted(&usage(error)))).hint(usage(error))
             }
         }
         ErrorKind::InvalidSubcommand => {
@@ -258,14 +258,68 @@ fn refusal(error: &clap::Error) -> Failure {
                 .hint("Run 'gantry --help' for more information")
         }
         ErrorKind::MissingRequiredArgument => {
-            let missing = context(ContextKind::InvalidArg);
-            Failure::new(1, format!("gantry: the command needs {missing}")).hint(usage(error))
+            Failure::new(1, format!("gantry: {}", arguments_wanted(&usage(error)))).hint(usage(error))
+        }
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
+            let (argument, value) = (context(ContextKind::InvalidArg), context(ContextKind::InvalidValue));
+            let long = argument.split(['[', ' ', '=']).next().unwrap_or_default();
+            let (call, kind) = match error.kind() {
+                ErrorKind::InvalidValue => ("ParseBool", "invalid syntax"),
+                _ => ("ParseInt", number_fault(&value)),
+            };
+            let names = with_short(&Cli::command(), long);
+            Failure::new(
+                125,
+                format!("invalid argument {value:?} for \"{names}\" flag: strconv.{call}: parsing {value:?}: {kind}"),
+            )
+            .hint(usage(error))
         }
         _ => {
             let text = error.to_string();
             let first = text.lines().next().unwrap_or_default();
             Failure::new(125, first.trim_start_matches("error: ").to_owned()).hint(usage(error))
         }
+    }
+}
+
+fn number_fault(value: &str) -> &'static str {
+    let digits = value.strip_prefix('-').unwrap_or(value);
+    let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    if is_number { "value out of range" } else { "invalid syntax" }
+}
+
+/// `-m, --memory` of `--memory`, as docker names a flag.
+fn with_short(command: &clap::Command, long: &str) -> String {
+    let name = long.trim_start_matches('-');
+    let own = command.get_arguments().find(|argument| argument.get_long() == Some(name));
+    match own.and_then(clap::Arg::get_short) {
+        Some(short) => format!("-{short}, {long}"),
+        None => command
+            .get_subcommands()
+            .map(|sub| with_short(sub, long))
+            .find(|found| found != long)
+            .unwrap_or_else(|| long.to_owned()),
+    }
+}
+
+/// docker's sentence about the number of arguments, from the usage line.
+fn arguments_wanted(usage: &str) -> String {
+    let line = usage.lines().find_map(|line| line.split_once("Usage: ")).map_or(usage, |(_, line)| line);
+    let is_name = |word: &&str| !word.starts_with(['<', '[', '-']);
+    let command: Vec<&str> = line.split_whitespace().take_while(is_name).collect();
+    // A flag's value in the line is no argument.
+    let mut needed = 0;
+    let mut before = "";
+    for word in line.split_whitespace() {
+        needed += usize::from(word.starts_with('<') && !before.starts_with("--"));
+        before = word;
+    }
+    let least = if line.trim_end().ends_with("...") { "at least " } else { "" };
+    let command = command.join(" ");
+    match needed {
+        0 if least.is_empty() => format!("'{command}' accepts no arguments"),
+        1 => format!("'{command}' requires {least}1 argument"),
+        needed => format!("'{command}' requires {least}{needed} arguments"),
     }
 }
 

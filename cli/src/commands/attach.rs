@@ -33,7 +33,7 @@ pub(crate) async fn run(ctx: &Context, args: Run) -> Result<u8> {
     let wanted = create::request(&args.create, args.detach)?;
     let keys = DetachKeys::parse(args.detach_keys.as_deref()).map_err(bad_flag)?;
     if wanted.stdin && args.create.tty && !term::stdin_is_terminal() {
-        return Err(Failure::new(1, "the input device is not a TTY"));
+        return Err(Failure::new(1, "the input device is not a TTY").settled());
     }
     let id = created(ctx, &args.create, &wanted).await?;
     let path = format!("/containers/{id}");
@@ -87,19 +87,14 @@ pub(super) async fn created(
     args: &crate::args::container::Create,
     wanted: &create::Wanted,
 ) -> Result<String> {
-    if let Some(path) = &args.cidfile
-        && std::path::Path::new(path).exists()
-    {
-        let text =
-            format!("container ID file found, make sure the other container isn't running or delete {path}");
-        return Err(Failure::new(125, format!("gantry: {text}")));
-    }
     let policy = args.pull.as_deref().unwrap_or("missing");
     if !["always", "missing", "never"].contains(&policy) {
         return Err(bad_flag(format!(
             "invalid pull option: '{policy}': must be one of \"always\", \"missing\" or \"never\""
         )));
     }
+    // Before the container, which would be left without its file.
+    let id_file = args.cidfile.as_deref().map(IdFile::create).transpose()?;
     if policy == "always" {
         image::pull_for(ctx, &args.image, args.platform.as_deref(), args.quiet).await?;
     }
@@ -119,11 +114,47 @@ pub(super) async fn created(
     for warning in &created.warnings {
         eprintln!("WARNING: {warning}");
     }
-    if let Some(path) = &args.cidfile {
-        std::fs::write(path, &created.id)
-            .map_err(|e| Failure::new(125, format!("gantry: write {path}: {e}")))?;
+    if let Some(file) = id_file {
+        file.write(&created.id)?;
     }
     Ok(created.id)
+}
+
+/// The file of `--cidfile`: made first, and taken away again when no container came of it.
+struct IdFile<'a> {
+    path: &'a str,
+    file: std::fs::File,
+    written: bool,
+}
+
+impl IdFile<'_> {
+    fn create(path: &str) -> Result<IdFile<'_>> {
+        match std::fs::File::create_new(path) {
+            Ok(file) => Ok(IdFile { path, file, written: false }),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(bad_flag(format!(
+                "container ID file found, make sure the other container isn't running or delete {path}"
+            ))),
+            Err(error) => {
+                let reason = proto::errno::in_gos_words(&error.to_string());
+                Err(Failure::new(1, format!("failed to create the container ID file: open {path}: {reason}")))
+            }
+        }
+    }
+
+    fn write(mut self, id: &str) -> Result<()> {
+        use std::io::Write;
+        self.file.write_all(id.as_bytes())?;
+        self.written = true;
+        Ok(())
+    }
+}
+
+impl Drop for IdFile<'_> {
+    fn drop(&mut self) {
+        if !self.written {
+            let _ = std::fs::remove_file(self.path);
+        }
+    }
 }
 
 pub(crate) async fn start(ctx: &Context, args: Start) -> Result<u8> {
@@ -182,7 +213,7 @@ pub(crate) async fn attach(ctx: &Context, args: Attach) -> Result<u8> {
 pub(crate) async fn exec(ctx: &Context, args: Exec) -> Result<u8> {
     let keys = DetachKeys::parse(args.detach_keys.as_deref()).map_err(bad_flag)?;
     if args.interactive && args.tty && !args.detach && !term::stdin_is_terminal() {
-        return Err(Failure::new(1, "the input device is not a TTY"));
+        return Err(Failure::new(1, "the input device is not a TTY").settled());
     }
     let console_size = term::size().filter(|_| args.tty).map(|(height, width)| [height, width]);
     let request = ExecCreateRequest {

@@ -87,7 +87,10 @@ pub(crate) async fn remove(ctx: &Context, args: Remove) -> Result<u8> {
 
 pub(crate) async fn logs(ctx: &Context, args: Logs) -> Result<u8> {
     let container: Inspect = ctx.client.get(&path(&args.container, "json"), Query::default()).await?;
-    let point = |text: &Option<String>| text.as_deref().map(duration::point).transpose().map_err(bad_flag);
+    let point = |name: &str, text: &Option<String>| {
+        let point = text.as_deref().map(duration::point).transpose();
+        point.map_err(|reason| Failure::new(1, format!("invalid value for \"{name}\": {reason}")))
+    };
     let query = Query::default()
         .add("stdout", "1")
         .add("stderr", "1")
@@ -95,8 +98,8 @@ pub(crate) async fn logs(ctx: &Context, args: Logs) -> Result<u8> {
         .add_if(args.follow, "follow", "1")
         .add_if(args.timestamps, "timestamps", "1")
         .add_if(args.details, "details", "1")
-        .add_some("since", point(&args.since)?)
-        .add_some("until", point(&args.until)?);
+        .add_some("since", point("since", &args.since)?)
+        .add_some("until", point("until", &args.until)?);
     let path = path(&args.container, "logs");
     let response = ctx
         .client

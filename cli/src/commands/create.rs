@@ -2,7 +2,7 @@
 
 use super::bad_flag;
 use crate::args::container::Create;
-use crate::exit::Result;
+use crate::exit::{Failure, Result};
 use crate::opts::{device, duration, env, mount, port, restart, size, ulimit};
 use proto::docker::container::{Config, CreateRequest, HealthConfig, HostConfig, LogConfig, Resources};
 use proto::docker::network::{EndpointIpamConfig, EndpointSettings, NetworkingConfig};
@@ -16,7 +16,105 @@ pub(crate) struct Wanted {
 }
 
 pub(crate) fn request(args: &Create, detach: bool) -> Result<Wanted> {
+    if detach && !args.attach.is_empty() {
+        let words = "conflicting options: cannot specify both --attach and --detach";
+        return Err(Failure::new(1, words).settled());
+    }
     build(args, detach).map_err(bad_flag)
+}
+
+/// docker's words for a value that its flag does not take.
+fn flag<T>(
+    names: &str,
+    value: &str,
+    read: impl FnOnce(&str) -> std::result::Result<T, String>,
+) -> std::result::Result<T, String> {
+    read(value).map_err(|reason| format!("invalid argument {value:?} for \"{names}\" flag: {reason}"))
+}
+
+/// The same for a flag that may not be given.
+fn flag_or<T: Default>(
+    names: &str,
+    value: Option<&str>,
+    read: impl FnOnce(&str) -> std::result::Result<T, String>,
+) -> std::result::Result<T, String> {
+    value.map_or_else(|| Ok(T::default()), |value| flag(names, value, read))
+}
+
+/// The same for one that may be given several times.
+fn flags<T>(
+    names: &str,
+    values: &[String],
+    read: impl Fn(&str) -> std::result::Result<T, String>,
+) -> std::result::Result<Vec<T>, String> {
+    values.iter().map(|value| flag(names, value, &read)).collect()
+}
+
+/// What docker's command refuses before it asks the engine.
+fn check(args: &Create) -> std::result::Result<(), String> {
+    let host = |mode: &str| matches!(mode, "" | "host");
+    let container = |mode: &str| mode.strip_prefix("container:").is_some_and(|target| !target.is_empty());
+    let modes = [
+        ("pid", &args.pid, "PID", [].as_slice(), true),
+        ("uts", &args.uts, "UTS", &[], false),
+        ("userns", &args.userns, "USER", &[], false),
+        ("cgroupns", &args.cgroupns, "CGROUP", &["private"], false),
+    ];
+    for (name, mode, kind, others, joins) in modes {
+        let mode = mode.as_deref().unwrap_or("");
+        let known = host(mode) || others.contains(&mode) || (joins && container(mode));
+        if !known {
+            return Err(format!("--{name}: invalid {kind} mode"));
+        }
+    }
+    if let Some(address) = args.mac_address.as_deref().filter(|address| !is_mac(address)) {
+        return Err(format!("{address} is not a valid mac address"));
+    }
+    if args.health_retries.is_some_and(|count| count < 0) {
+        return Err("--health-retries cannot be negative".to_owned());
+    }
+    let times = [&args.health_interval, &args.health_timeout, &args.health_start_period];
+    let checks =
+        args.health_cmd.is_some() || args.health_retries.is_some() || times.iter().any(|t| t.is_some());
+    if args.no_healthcheck && checks {
+        return Err("--no-healthcheck conflicts with --health-* options".to_owned());
+    }
+    for option in &args.security_opt {
+        if !option.contains(['=', ':']) && option != "no-new-privileges" {
+            return Err(format!("invalid --security-opt: {option:?}"));
+        }
+    }
+    flags("--add-host", &args.add_host, |text| match text.split_once([':', '=']) {
+        Some((name, address)) if !name.is_empty() && !address.is_empty() => Ok(()),
+        _ => Err(format!("bad format for add-host: {text:?}")),
+    })?;
+    flags("--dns", &args.dns, |text| match text.parse::<std::net::IpAddr>() {
+        Ok(_) => Ok(()),
+        Err(_) => Err(format!("IP address is not correctly formatted: {text}")),
+    })?;
+    flags("--sysctl", &args.sysctl, |text| {
+        const SEPARATE: [&str; 7] = [
+            "kernel.msgmax",
+            "kernel.msgmnb",
+            "kernel.msgmni",
+            "kernel.sem",
+            "kernel.shmall",
+            "kernel.shmmax",
+            "kernel.shmmni",
+        ];
+        let key = text.split('=').next().unwrap_or("");
+        let allowed = SEPARATE.contains(&key)
+            || key == "kernel.shm_rmid_forced"
+            || key.starts_with("net.")
+            || key.starts_with("fs.mqueue.");
+        if allowed && text.contains('=') { Ok(()) } else { Err(format!("sysctl '{text}' is not allowed")) }
+    })?;
+    Ok(())
+}
+
+fn is_mac(text: &str) -> bool {
+    let parts: Vec<&str> = text.split([':', '-']).collect();
+    parts.len() == 6 && parts.iter().all(|part| part.len() == 2 && u8::from_str_radix(part, 16).is_ok())
 }
 
 fn build(args: &Create, detach: bool) -> std::result::Result<Wanted, String> {
@@ -28,11 +126,9 @@ fn build(args: &Create, detach: bool) -> std::result::Result<Wanted, String> {
             "invalid argument {wrong:?} for \"-a, --attach\" flag: valid streams are STDIN, STDOUT and STDERR"
         ));
     }
+    check(args)?;
     let (stdin, stdout, stderr) = match (detach, args.attach.is_empty()) {
-        (true, false) => {
-            return Err("conflicting options: cannot specify both --attach and --detach".to_owned());
-        }
-        (true, true) => (false, false, false),
+        (true, _) => (false, false, false),
         (false, true) => (args.interactive, true, true),
         (false, false) => (named("stdin"), named("stdout"), named("stderr")),
     };
@@ -87,8 +183,7 @@ fn host_config(args: &Create) -> std::result::Result<HostConfig, String> {
     for spec in &args.publish {
         port::publish(spec, &mut bindings)?;
     }
-    let mounts: Vec<_> =
-        args.mount.iter().map(|spec| mount::parse(spec)).collect::<std::result::Result<_, _>>()?;
+    let mounts: Vec<_> = flags("--mount", &args.mount, mount::parse)?;
     let tmpfs: proto::docker::Strings = args
         .tmpfs
         .iter()
@@ -133,7 +228,7 @@ fn host_config(args: &Create) -> std::result::Result<HostConfig, String> {
         tmpfs: (!tmpfs.is_empty()).then_some(tmpfs),
         uts_mode: args.uts.clone().unwrap_or_default(),
         userns_mode: args.userns.clone().unwrap_or_default(),
-        shm_size: bytes(args.shm_size.as_deref())?,
+        shm_size: flag_or("--shm-size", args.shm_size.as_deref(), size::parse)?,
         sysctls: Some(env::pairs("sysctl", &args.sysctl)?),
         runtime: args.runtime.clone().unwrap_or_default(),
         resources: resources(args)?,
@@ -141,10 +236,6 @@ fn host_config(args: &Create) -> std::result::Result<HostConfig, String> {
         init: args.init.then_some(true),
         ..HostConfig::default()
     })
-}
-
-fn bytes(text: Option<&str>) -> std::result::Result<i64, String> {
-    text.map_or(Ok(0), size::parse)
 }
 
 /// `1.5` CPUs in billionths.
@@ -160,13 +251,12 @@ pub(super) fn nano_cpus(text: Option<&str>) -> std::result::Result<i64, String> 
 fn resources(args: &Create) -> std::result::Result<Resources, String> {
     let devices: Vec<_> =
         args.device.iter().map(|spec| device::parse(spec)).collect::<std::result::Result<_, _>>()?;
-    let ulimits: Vec<_> =
-        args.ulimit.iter().map(|spec| ulimit::parse(spec)).collect::<std::result::Result<_, _>>()?;
+    let ulimits: Vec<_> = flags("--ulimit", &args.ulimit, ulimit::parse)?;
     let rules = (!args.device_cgroup_rule.is_empty()).then(|| args.device_cgroup_rule.clone());
     Ok(Resources {
         cpu_shares: args.cpu_shares.unwrap_or(0),
-        memory: bytes(args.memory.as_deref())?,
-        nano_cpus: nano_cpus(args.cpus.as_deref())?,
+        memory: flag_or("-m, --memory", args.memory.as_deref(), size::parse)?,
+        nano_cpus: flag_or("--cpus", args.cpus.as_deref(), |text| nano_cpus(Some(text)))?,
         cgroup_parent: args.cgroup_parent.clone().unwrap_or_default(),
         blkio_weight: args.blkio_weight.unwrap_or(0),
         cpu_period: args.cpu_period.unwrap_or(0),
@@ -175,8 +265,8 @@ fn resources(args: &Create) -> std::result::Result<Resources, String> {
         cpuset_mems: args.cpuset_mems.clone().unwrap_or_default(),
         devices: Some(devices),
         device_cgroup_rules: rules,
-        memory_reservation: bytes(args.memory_reservation.as_deref())?,
-        memory_swap: args.memory_swap.as_deref().map_or(Ok(0), size::parse_or_unlimited)?,
+        memory_reservation: flag_or("--memory-reservation", args.memory_reservation.as_deref(), size::parse)?,
+        memory_swap: flag_or("--memory-swap", args.memory_swap.as_deref(), size::parse_or_unlimited)?,
         memory_swappiness: Some(args.memory_swappiness.unwrap_or(-1)),
         oom_kill_disable: Some(args.oom_kill_disable),
         pids_limit: Some(args.pids_limit.unwrap_or(0)),

@@ -167,7 +167,11 @@ where
 
 /// A bad value of a flag, before anything was asked of the engine.
 fn bad_flag(message: String) -> Failure {
-    Failure::new(125, format!("gantry: {message}"))
+    // docker's own words about a flag's value stand without the program's name.
+    match message.starts_with("invalid argument ") {
+        true => Failure::new(125, message),
+        false => Failure::new(125, format!("gantry: {message}")),
+    }
 }
 
 /// Asks before what cannot be undone.

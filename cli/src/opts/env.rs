@@ -12,7 +12,8 @@ pub(crate) fn variables(files: &[String], given: &[String]) -> Result<Vec<String
         }
     }
     for variable in given {
-        add(&mut all, variable)?;
+        add(&mut all, variable)
+            .map_err(|reason| format!("invalid argument {variable:?} for \"-e, --env\" flag: {reason}"))?;
     }
     Ok(all)
 }
@@ -64,7 +65,8 @@ pub(crate) fn pairs(flag: &str, given: &[String]) -> Result<BTreeMap<String, Str
 }
 
 fn lines(file: &str) -> Result<Vec<String>, String> {
-    let text = std::fs::read_to_string(Path::new(file)).map_err(|e| format!("open {file}: {e}"))?;
+    let text = std::fs::read_to_string(Path::new(file))
+        .map_err(|e| format!("open {file}: {}", proto::errno::in_gos_words(&e.to_string())))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     Ok(text
         .lines()

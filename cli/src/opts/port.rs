@@ -4,21 +4,20 @@ use proto::docker::network::{PortBinding, PortMap};
 
 /// Adds one `-p` to the bindings.
 pub(crate) fn publish(text: &str, bindings: &mut PortMap) -> Result<(), String> {
-    let invalid = |what: &str| format!("invalid {what}: {text}");
     let (spec, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     check_protocol(protocol)?;
     let (ip, host, container) =
-        split(spec).ok_or_else(|| invalid("publish opts format (should be [[ip:]host:]container)"))?;
+        split(spec).ok_or_else(|| format!("invalid IP address: {}", address_part(spec)))?;
     if !ip.is_empty() && ip.parse::<std::net::IpAddr>().is_err() {
         return Err(format!("invalid IP address: {ip}"));
     }
     if container.is_empty() {
         return Err(format!("no port specified: {text}<empty>"));
     }
-    let (first, last) = range(container).ok_or_else(|| invalid("containerPort"))?;
+    let (first, last) = range(container).ok_or_else(|| format!("invalid containerPort: {container}"))?;
     let host_range = match host {
         "" => None,
-        host => Some(range(host).ok_or_else(|| invalid("hostPort"))?),
+        host => Some(range(host).ok_or_else(|| format!("invalid hostPort: {host}"))?),
     };
     for port in first..=last {
         let host_port = match host_range {
@@ -69,6 +68,13 @@ fn split(spec: &str) -> Option<(&str, &str, &str)> {
         [ip, host, container] => Some((ip, host, container)),
         _ => None,
     }
+}
+
+/// What stands before the last two parts.
+fn address_part(spec: &str) -> &str {
+    let before = |text: &str| text.rfind(':').unwrap_or(0);
+    let host = &spec[..before(spec)];
+    &host[..before(host)]
 }
 
 fn range(text: &str) -> Option<(u16, u16)> {

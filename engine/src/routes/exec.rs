@@ -36,7 +36,7 @@ async fn create(
     body: JsonBody<ExecCreateRequest>,
 ) -> Answer {
     let container = ctx.view.find(&id)?;
-    let id = exec::create(&ctx, &container, body.0.unwrap_or_default())?;
+    let id = exec::create(&ctx, &container, body.0.unwrap_or_default()).await?;
     Ok(json(StatusCode::CREATED, &IdResponse { id }))
 }
 
