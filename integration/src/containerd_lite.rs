@@ -377,8 +377,16 @@ impl Drop for Daemon {
             let _ = child.wait();
         }
         leaks::clear(self.dir.path());
-        // Runtimes and the kernel keep the namespace's own folder; only empty ones go.
+        // Runtimes and the kernel keep the namespace's own folder; a failed test leaves some in it.
         for folder in self.runtime_folders() {
+            for container in folders(&folder) {
+                let is_cgroup = container.starts_with(CGROUPS);
+                let _ = if is_cgroup {
+                    std::fs::remove_dir(container)
+                } else {
+                    std::fs::remove_dir_all(container)
+                };
+            }
             let _ = std::fs::remove_dir(folder);
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Mounts, cgroups and processes that carry one of the marks (a container's id, a bundle's path).
 pub fn find(marks: &[&str]) -> Vec<String> {
@@ -13,13 +14,20 @@ pub fn find(marks: &[&str]) -> Vec<String> {
     for entry in fs::read_dir("/proc").expect("/proc").flatten() {
         let path = entry.path();
         let read = |name: &str| fs::read_to_string(path.join(name)).unwrap_or_default();
-        // What has ended may wait for a slow pid 1 to take notice of it.
-        let is_zombie = read("stat").rsplit_once(')').is_none_or(|(_, rest)| rest.starts_with(" Z"));
-        if !is_zombie && marked(&read("cgroup")) {
+        if !is_over(&read("stat")) && marked(&read("cgroup")) {
             found.push(format!("process {} in {}", path.display(), read("cgroup").trim_end()));
         }
     }
     found
+}
+
+/// What has ended may wait for a slow pid 1 to take notice of it.
+fn is_over(stat: &str) -> bool {
+    stat.rsplit_once(')').is_none_or(|(_, rest)| rest.starts_with(" Z"))
+}
+
+fn is_alive(pid: i32) -> bool {
+    !is_over(&fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default())
 }
 
 fn find_cgroups(dir: &Path, depth: usize, marked: &dyn Fn(&str) -> bool, found: &mut Vec<String>) {
@@ -57,10 +65,17 @@ pub fn processes(folder: &Path) -> Vec<(i32, String)> {
 /// Ends what a failed test left in a folder: the processes of [`processes`] and their children, which a shim's
 /// containers are; then the mounts.
 pub fn clear(folder: &Path) {
+    let mut all: Vec<i32> = Vec::new();
     for (pid, _) in processes(folder) {
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-        children.split_whitespace().filter_map(|pid| pid.parse().ok()).for_each(kill);
-        kill(pid);
+        all.extend(children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+        all.push(pid);
+    }
+    all.iter().copied().for_each(kill);
+    // Their cgroups can be removed once they are gone.
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while all.iter().any(|pid| is_alive(*pid)) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
     }
     let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     for point in table.lines().rev().filter_map(|line| line.split(' ').nth(1)) {
