@@ -7,6 +7,7 @@ mod fields;
 mod handover;
 mod hooks;
 mod idmap;
+mod invariants;
 mod isolation;
 mod killed;
 mod lessons;

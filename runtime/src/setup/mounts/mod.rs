@@ -78,6 +78,9 @@ pub(crate) struct Context<'a> {
     pub(crate) has_cgroup: bool,
 }
 
+/// What mount(2) reads of the options.
+const LONGEST_DATA: usize = 4096;
+
 /// Filesystems of memory and of the kernel, known to take every option by itself.
 const BY_OPTION: [&str; 5] = ["tmpfs", "proc", "sysfs", "devpts", "mqueue"];
 
@@ -156,6 +159,12 @@ fn plan_one(mount: &Mount, bundle: &str, linux: &Linux, cgroup: &cgroup::Paths) 
                 }
             }
             "" => return Err(Error::invalid(format!("the mount at {destination} has no type"))),
+            // The kernel takes a page and says nothing of the rest.
+            _ if parsed.data.iter().map(|word| word.len() + 1).sum::<usize>() >= LONGEST_DATA => {
+                return Err(Error::invalid(format!(
+                    "the options of the mount at {destination} are too long"
+                )));
+            }
             kind => What::Classic {
                 kind: kind.into(),
                 source: mount.source.clone(),

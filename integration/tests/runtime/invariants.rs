@@ -1,0 +1,401 @@
+//! What no image and no process of a container may achieve, in the numbering of the catalogue of known escapes (R1 to
+//! R24; runtime/README.md says where the others are). A racer exchanges a directory and a link while a command runs.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use integration::bundle::Bundle;
+use integration::runtime::{Runtime, finish, text};
+use rustix::fs::{CWD, RenameFlags};
+use serde_json::{Value, json};
+
+/// A directory of the host that must stay as it is: names, contents, owners, modes, times.
+struct Canary {
+    dir: tempfile::TempDir,
+    before: Vec<String>,
+}
+
+impl Canary {
+    fn new() -> Canary {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join("file"), "untouched").expect("a file");
+        fs::create_dir(dir.path().join("sub")).expect("a directory");
+        let before = snapshot(dir.path());
+        Canary { dir, before }
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn assert_untouched(&self) {
+        assert_eq!(snapshot(self.dir.path()), self.before, "the canary was touched");
+    }
+}
+
+fn snapshot(dir: &Path) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(dir).expect("a directory").flatten().map(|e| e.path()).collect();
+    paths.push(dir.to_owned());
+    paths.sort();
+    for path in paths {
+        let meta = fs::symlink_metadata(&path).expect("meta");
+        let content = if meta.is_file() { fs::read(&path).expect("content") } else { Vec::new() };
+        let facts = (meta.ino(), meta.mode(), meta.uid(), meta.gid(), meta.mtime_nsec(), meta.ctime_nsec());
+        lines.push(format!("{} {facts:?} {content:?}", path.display()));
+    }
+    lines
+}
+
+/// Exchanges two names without rest until it is dropped.
+struct Racer {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Racer {
+    fn start(one: PathBuf, other: PathBuf) -> Racer {
+        let stop = Arc::new(AtomicBool::new(false));
+        let seen = stop.clone();
+        let thread = std::thread::spawn(move || {
+            while !seen.load(Ordering::Relaxed) {
+                let _ = rustix::fs::renameat_with(CWD, &one, CWD, &other, RenameFlags::EXCHANGE);
+            }
+        });
+        Racer { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Racer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+const RACES: usize = 60;
+
+/// Whatever comes of it, nothing outside the root is made or mounted on.
+fn race(change: impl Fn(&mut Bundle), place: &str) {
+    let canary = Canary::new();
+    let mut rt = Runtime::new();
+    let mut bundle = Bundle::script("true");
+    change(&mut bundle);
+    let inside = bundle.rootfs().join(place);
+    fs::create_dir_all(&inside).expect("a directory");
+    let link = bundle.rootfs().join("link-of-racer");
+    symlink(canary.path(), &link).expect("a link");
+    let racer = Racer::start(inside, link);
+    let mut succeeded = 0;
+    for _ in 0..RACES {
+        let id = rt.id();
+        succeeded += usize::from(rt.run(&bundle, &id).code == 0);
+        canary.assert_untouched();
+    }
+    drop(racer);
+    assert!(succeeded > 0, "no run at all succeeded");
+    rt.assert_clean(&bundle);
+}
+
+#[test]
+fn r3_a_racer_at_the_target_of_a_mount() {
+    let source = tempfile::tempdir().expect("a directory");
+    fs::write(source.path().join("file"), "").expect("a file");
+    for mount in [
+        json!({"destination": "/race/deep/er", "type": "tmpfs", "source": "tmpfs"}),
+        json!({"destination": "/race/deep/er", "type": "bind", "source": text(source.path()), "options": ["bind"]}),
+        json!({"destination": "/race/file", "type": "bind", "source": text(&source.path().join("file")), "options": ["bind"]}),
+    ] {
+        race(|bundle| bundle.add_mount(mount.clone()), "race");
+    }
+}
+
+#[test]
+fn r6_a_racer_at_a_masked_path() {
+    race(
+        |bundle| bundle.config["linux"]["maskedPaths"] = json!(["/race/file", "/race/sub", "/race"]),
+        "race",
+    );
+    race(|bundle| bundle.config["linux"]["readonlyPaths"] = json!(["/race/file", "/race/sub"]), "race");
+}
+
+#[test]
+fn r9_a_racer_at_the_working_directory() {
+    race(|bundle| bundle.config["process"]["cwd"] = json!("/race/made/deep"), "race");
+}
+
+#[test]
+fn r6_masked_files_are_empty_and_a_false_null_device_is_not_used() {
+    let mut rt = Runtime::new();
+    let id = rt.id();
+    let mut bundle = Bundle::script("cat /etc/secret; ls /etc/secrets; cat /dev/null; echo end");
+    fs::write(bundle.rootfs().join("etc/secret"), "secret\n").expect("a file");
+    fs::create_dir(bundle.rootfs().join("etc/secrets")).expect("a directory");
+    fs::write(bundle.rootfs().join("etc/secrets/inner"), "").expect("a file");
+    // An image's own null device that is none, where /dev is not mounted anew.
+    bundle.config["mounts"]
+        .as_array_mut()
+        .expect("a list")
+        .retain(|mount| !mount["destination"].as_str().is_some_and(|d| d.starts_with("/dev")));
+    bundle.config["linux"]["maskedPaths"] = json!(["/etc/secret", "/etc/secrets"]);
+    fs::write(bundle.rootfs().join("dev/null"), "false\n").expect("a file");
+    rt.run(&bundle, &id).refused("another file is in its place");
+    fs::remove_file(bundle.rootfs().join("dev/null")).expect("remove");
+    assert_eq!(rt.run(&bundle, &id).ok(), "end\n");
+    rt.assert_clean(&bundle);
+}
+
+#[test]
+fn r7_a_console_that_is_a_link() {
+    for target in ["CANARY/file", "CANARY/new", "../../../../../../CANARY/file", "/etc/passwd", "pts/0"] {
+        let canary = Canary::new();
+        let mut rt = Runtime::new();
+        let id = rt.id();
+        let mut bundle = Bundle::script("true");
+        bundle.config["process"]["terminal"] = json!(true);
+        let mounts = bundle.config["mounts"].as_array_mut().expect("a list");
+        mounts.retain(|mount| mount["destination"] != "/dev");
+        symlink(target.replace("CANARY", text(canary.path())), bundle.rootfs().join("dev/console"))
+            .expect("a link");
+        bundle.write();
+        let run = rt.call(&["run", "--bundle", text(bundle.path()), &id]);
+        assert_ne!(run.code, 0, "{target}: {run:?}");
+        canary.assert_untouched();
+        rt.assert_clean(&bundle);
+    }
+}
+
+#[test]
+fn r9_the_working_directory_is_made_beneath_the_root() {
+    for target in ["CANARY", "/../../../../../../../../..CANARY", "/dangling/deep"] {
+        let canary = Canary::new();
+        let mut rt = Runtime::new();
+        let id = rt.id();
+        let mut bundle = Bundle::script("true");
+        symlink(target.replace("CANARY", text(canary.path())), bundle.rootfs().join("way")).expect("a link");
+        bundle.config["process"]["cwd"] = json!("/way/to/somewhere");
+        rt.run(&bundle, &id).ok();
+        canary.assert_untouched();
+        rt.assert_clean(&bundle);
+    }
+}
+
+#[test]
+fn r10_the_machines_null_device_and_files_keep_their_owner() {
+    let owner =
+        |path: &str| fs::metadata(path).map(|meta| (meta.uid(), meta.gid(), meta.mode())).expect("meta");
+    let before = owner("/dev/null");
+    let mut rt = Runtime::new();
+    let id = rt.id();
+    let mut bundle = Bundle::new();
+    rt.start_sleeper(&mut bundle, &id);
+    // Streams that are files of the host, and the null device.
+    rt.call(&["exec", "--user", "1000:1000", &id, "true"]).ok();
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let mut command = rt.command(&["exec", "--user", "1000:1000", &id, "true"]);
+    command.stdin(fs::File::open("/dev/null").expect("null")).stdout(file.reopen().expect("a file"));
+    assert!(command.status().expect("exec").success());
+    assert_eq!(owner("/dev/null"), before);
+    assert_eq!(file.path().metadata().expect("meta").uid(), 0);
+    rt.call(&["delete", "-f", &id]).ok();
+    rt.assert_clean(&bundle);
+}
+
+#[test]
+fn r12_a_group_that_is_meant_to_refuse_is_kept() {
+    let mut rt = Runtime::new();
+    let id = rt.id();
+    let mut bundle = Bundle::script("cat /etc/not-for-2000 2>&1; grep Groups /proc/self/status; id -g");
+    bundle.config["process"]["user"] = json!({"uid": 1000, "gid": 2000});
+    let file = bundle.rootfs().join("etc/not-for-2000");
+    fs::write(&file, "secret").expect("a file");
+    chown(&file, Some(0), Some(2000)).expect("chown");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o707)).expect("chmod");
+    bundle.config["process"]["capabilities"] = json!({});
+    let out = rt.run(&bundle, &id).ok();
+    assert!(out.contains("Permission denied") && !out.contains("secret"), "{out}");
+    // None of the caller's groups came along.
+    assert!(out.contains("Groups:\t \n") || out.contains("Groups:\t\n"), "{out}");
+    rt.assert_clean(&bundle);
+}
+
+#[test]
+fn r14_a_joining_process_cannot_be_traced_or_looked_into() {
+    let mut rt = Runtime::new();
+    let id = rt.id();
+    let mut bundle = Bundle::new();
+    // Whatever appears: what its descriptors are (their numbers anybody may see), its executable, its environment.
+    let spy = "while :; do for p in /proc/[0-9]*; do for n in 3 4 5 6 7 8 9; do readlink $p/fd/$n; done; \
+               readlink $p/exe | grep rung; cat $p/environ | tr '\\0' '\\n' | grep RUNG_SECRET; done; done > /tmp/spied 2>/dev/null";
+    // Without CAP_SYS_PTRACE, which is the right to do just that.
+    bundle.config["process"]["args"] = json!(["sh", "-c", spy]);
+    rt.create(&bundle, &id).ok();
+    rt.call(&["start", &id]).ok();
+    for _ in 0..RACES {
+        let mut command = rt.command(&["exec", &id, "true"]);
+        command.env("RUNG_SECRET", "1");
+        finish(command).ok();
+    }
+    let spied = fs::read_to_string(bundle.rootfs().join("tmp/spied")).unwrap_or_default();
+    assert_eq!(spied, "", "the container has seen into the runtime");
+    rt.call(&["delete", "-f", &id]).ok();
+    rt.assert_clean(&bundle);
+}
+
+#[test]
+fn r15_long_inputs_work_or_are_refused() {
+    let run = |change: &dyn Fn(&mut Bundle), script: &str| {
+        let mut rt = Runtime::new();
+        let id = rt.id();
+        let mut bundle = Bundle::script(script);
+        change(&mut bundle);
+        let run = rt.run(&bundle, &id);
+        rt.assert_clean(&bundle);
+        run
+    };
+    let long = "x".repeat(70_000);
+    let out = run(
+        &|b| b.config["process"]["env"].as_array_mut().expect("a list").push(json!(format!("LONG={long}"))),
+        "echo ${#LONG}",
+    );
+    assert_eq!(out.ok(), "70000\n");
+    let many: Vec<Value> =
+        (0..5000).map(|n| json!({"containerID": n, "hostID": 100_000 + 2 * n, "size": 1})).collect();
+    run(
+        &|b| {
+            b.config["linux"]["namespaces"].as_array_mut().expect("a list").push(json!({"type": "user"}));
+            b.config["linux"]["uidMappings"] = json!(many);
+            b.config["linux"]["gidMappings"] = json!(many);
+        },
+        "true",
+    )
+    .refused("id mappings");
+    let options = json!([format!("size=1m,{long}=1")]);
+    let mount = json!({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": options});
+    run(&|b| b.add_mount(mount.clone()), "true").refused("/tmp");
+    let mount = json!({"destination": "/tmp", "type": "ramfs", "source": "x", "options": options});
+    run(&|b| b.add_mount(mount.clone()), "true").refused("/tmp");
+    run(&|b| b.config["hostname"] = json!("h".repeat(300)), "true").refused("hostname");
+    run(&|b| b.config["process"]["args"] = json!(["true", "y".repeat(200_000)]), "true").refused("too long");
+}
+
+#[test]
+fn r21_an_exec_has_what_the_first_process_has() {
+    let mut rt = Runtime::new();
+    let id = rt.id();
+    let mut bundle = Bundle::new();
+    let show = "grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp:)' /proc/self/status; ulimit -n";
+    bundle.config["process"]["user"] = json!({"uid": 1000, "gid": 1000, "additionalGids": [7, 8]});
+    bundle.config["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "hard": 99, "soft": 88}]);
+    bundle.config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["reboot"], "action": "SCMP_ACT_ERRNO"}]});
+    bundle.config["process"]["args"] = json!(["sh", "-c", format!("({show}) > /tmp/first; exec sleep 600")]);
+    chown(bundle.rootfs().join("tmp"), Some(1000), Some(1000)).expect("chown");
+    rt.create(&bundle, &id).ok();
+    rt.call(&["start", &id]).ok();
+    let first = || fs::read_to_string(bundle.rootfs().join("tmp/first")).unwrap_or_default();
+    while !first().ends_with("88\n") {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert_eq!(rt.call(&["exec", &id, "sh", "-c", show]).ok(), first());
+    // A document that says nothing of rights and limits.
+    let document = bundle.path().join("process.json");
+    let process = json!({"args": ["sh", "-c", show], "cwd": "/", "env": ["PATH=/bin"], "noNewPrivileges": true,
+        "user": {"uid": 1000, "gid": 1000, "additionalGids": [7, 8]}});
+    fs::write(&document, process.to_string()).expect("a file");
+    assert_eq!(rt.call(&["exec", "--process", text(&document), &id]).ok(), first());
+    rt.call(&["delete", "-f", &id]).ok();
+    rt.assert_clean(&bundle);
+}
+
+#[test]
+fn r22_without_pivot_root_no_proc_of_the_host_is_there_to_mount_again() {
+    let mut rt = Runtime::new();
+    let id = rt.id();
+    let mut bundle =
+        Bundle::script("busybox unshare -U -m -r -p -f sh -c 'mount -t proc none /proc' 2>&1; echo $?");
+    for set in ["bounding", "effective", "permitted"] {
+        bundle.config["process"]["capabilities"][set]
+            .as_array_mut()
+            .expect("a list")
+            .push(json!("CAP_SETFCAP"));
+    }
+    bundle.write();
+    let run = rt.call(&["run", "--no-pivot", "--bundle", text(bundle.path()), &id]);
+    assert!(run.stdout.contains("ermission denied") || run.stdout.contains("not permitted"), "{run:?}");
+    assert!(
+        Path::new("/proc/1/status").exists() && Path::new("/sys/kernel").exists(),
+        "the host lost its /proc"
+    );
+    rt.assert_clean(&bundle);
+}
+
+#[test]
+fn r23_names_lead_nowhere() {
+    let rt = Runtime::new();
+    let canary = Canary::new();
+    let bundle = Bundle::new();
+    bundle.write();
+    let long = "x".repeat(300);
+    let outside = format!("../../../../../..{}", text(canary.path()));
+    for id in ["", ".", "..", "a/b", "../x", &outside, &long] {
+        for command in ["create", "run", "start", "state", "kill", "delete", "pause", "ps"] {
+            let mut words = vec![command];
+            if matches!(command, "create" | "run") {
+                words.extend(["--bundle", text(bundle.path())]);
+            }
+            words.push(id);
+            let run = finish(rt.command(&words));
+            assert_ne!(run.code, 0, "{words:?}");
+        }
+        rt.call(&["delete", "--force", id]).refused("");
+        canary.assert_untouched();
+    }
+    rt.assert_clean(&bundle);
+}
+
+#[test]
+fn r24_annotations_change_nothing() {
+    let mut rt = Runtime::new();
+    let id = rt.id();
+    let canary = Canary::new();
+    let mut bundle = Bundle::script(
+        "grep -E '^(Cap|NoNew|Seccomp:|Groups)' /proc/self/status; cat /proc/self/timens_offsets",
+    );
+    let plain = rt.run(&bundle, &id).ok();
+    let file = canary.path().join("hook");
+    bundle.config["annotations"] = json!({
+        "run.oci.hooks.stdout": text(&file), "run.oci.hooks.stderr": text(&file), "run.oci.handler": "krun",
+        "run.oci.keep_original_groups": "1", "run.oci.seccomp.receiver": text(&file), "run.oci.timens_offset": "1 1 1",
+        "run.oci.mount_context_type": "context", "run.oci.systemd.subgroup": "../../x", "run.oci.delegate-cgroup": "../x",
+        "org.systemd.property.ExecStopPost": format!("['touch', '{}']", file.display()), "org.criu.config": text(&file),
+        "io.kubernetes.cri-o.Spoofed": "true", "module.wasm.image/variant": "compat",
+    });
+    bundle.config["hooks"]["createRuntime"] =
+        json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo said; cat > /dev/null"]}]);
+    let id = rt.id();
+    assert_eq!(rt.run(&bundle, &id).ok(), plain);
+    canary.assert_untouched();
+    rt.assert_clean(&bundle);
+}
+
+/// CYCLES says how often (the acceptance has 10000).
+#[test]
+fn many_lives_leave_nothing() {
+    let cycles: usize = std::env::var("CYCLES").ok().and_then(|text| text.parse().ok()).unwrap_or(100);
+    let mut rt = Runtime::new();
+    let mut bundle = Bundle::new();
+    bundle.config["process"]["args"] = json!(["sleep", "600"]);
+    bundle.write();
+    let id = rt.id();
+    for _ in 0..cycles {
+        rt.call(&["create", "--bundle", text(bundle.path()), &id]).ok();
+        rt.call(&["delete", "--force", &id]).ok();
+    }
+    rt.assert_clean(&bundle);
+}
