@@ -1,6 +1,7 @@
 //! Points in time as the Engine API writes them: RFC 3339 in UTC with up to nine fraction digits, and unix
 //! seconds with an optional fraction in query parameters.
 
+use proto::time::{Rfc3339, days};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -73,39 +74,10 @@ impl From<&prost_types::Timestamp> for Timestamp {
     }
 }
 
-/// Days since the epoch to a date of the proleptic Gregorian calendar (Howard Hinnant's civil_from_days).
-fn civil(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
-}
-
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let shifted_month = if month > 2 { month - 3 } else { month + 9 };
-    let day_of_year = (153 * shifted_month + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    era * 146_097 + day_of_era - 719_468
-}
-
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (seconds, nanos) = (self.0.div_euclid(NANOS), self.0.rem_euclid(NANOS));
-        let (year, month, day) = civil(seconds.div_euclid(DAY));
-        let time = seconds.rem_euclid(DAY);
-        write!(f, "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}", time / 3600, time / 60 % 60, time % 60)?;
-        if nanos != 0 {
-            write!(f, ".{}", format!("{nanos:09}").trim_end_matches('0'))?;
-        }
-        f.write_str("Z")
+        let nanos = self.0.rem_euclid(NANOS) as u32;
+        Rfc3339 { seconds: self.seconds(), nanos }.fmt(f)
     }
 }
 

@@ -2,6 +2,7 @@
 //! another process reads. No IO, no policy.
 //!
 //! - [`oci`]: OCI runtime, image and distribution documents.
+//! - [`capability`], [`time`]: the names of capabilities; points in time as text.
 //! - [`errno`]: what the kernel said, in the words clients look for.
 //! - [`kind`]: the error kinds every layer maps to, with their gRPC, ttrpc and HTTP codes on one page.
 //! - [`digest`], [`reference`], [`platform`]: the three small grammars everyone parses.
@@ -15,6 +16,7 @@
 
 #[cfg(feature = "task")]
 pub mod any;
+pub mod capability;
 #[cfg(feature = "containerd")]
 pub mod containerd;
 pub mod digest;
@@ -27,6 +29,7 @@ pub mod platform;
 pub mod reference;
 #[cfg(feature = "task")]
 pub mod task;
+pub mod time;
 #[cfg(feature = "task")]
 pub mod ttrpc;
 

@@ -10,6 +10,7 @@ use crate::output::table::{Listing, Row};
 use crate::output::units;
 use proto::docker::container::{Port, Summary};
 use proto::docker::image::{HistoryItem, ImageSummary};
+use proto::docker::words;
 use serde_json::{Value, json};
 
 const CONTAINER_TABLE: &str =
@@ -94,7 +95,7 @@ fn container_row(container: &Summary, whole: bool) -> Row {
         "Image": image,
         "Command": format!("\"{}\"", shorten(&container.command, 20, whole)),
         "CreatedAt": units::timestamp(container.created),
-        "RunningFor": format!("{} ago", units::age(units::now() - container.created)),
+        "RunningFor": format!("{} ago", words::duration(units::now() - container.created)),
         "Ports": ports(&container.ports),
         "State": container.state,
         "Status": container.status,
@@ -164,7 +165,7 @@ fn image_rows(image: &ImageSummary, whole: bool) -> Vec<Row> {
         digests.find(|(name, _)| *name == repository).map_or("<none>", |(_, digest)| digest).to_owned()
     };
     let line = |repository: &str, tag: &str, digest: String| {
-        let created = units::age(units::now() - image.created);
+        let created = words::duration(units::now() - image.created);
         row(json!({
             "Repository": repository,
             "Tag": tag,
@@ -220,7 +221,7 @@ pub(crate) async fn history(ctx: &Context, args: History) -> Result<u8> {
     let rows = items
         .iter()
         .map(|item| {
-            let age = format!("{} ago", units::age(units::now() - item.created));
+            let age = format!("{} ago", words::duration(units::now() - item.created));
             let size = if args.human { units::size(item.size) } else { item.size.to_string() };
             row(json!({
                 "ID": short_id(&item.id, args.no_trunc),

@@ -10,8 +10,8 @@ use crate::view::Container;
 use crate::{Ctx, images};
 use proto::docker::container::{Port, Summary, SummaryHostConfig, SummaryNetworkSettings};
 use proto::docker::filter::{FilterError, Filters};
+use proto::docker::words;
 use std::sync::Arc;
-use std::time::Duration;
 
 pub(crate) const FILTER_KEYS: &[&str] = &[
     "ancestor",
@@ -275,7 +275,8 @@ fn ports(record: &Record, live: Live) -> Vec<Port> {
 /// `Up 2 seconds`, `Exited (0) 3 minutes ago`, `Created`.
 fn status_text(record: &Record, live: Live, now: Timestamp) -> String {
     let last = record.last.clone().unwrap_or_default();
-    let since = |time: Option<Timestamp>| human(time.map_or(Duration::ZERO, |time| now.since(time)));
+    let since =
+        |time: Option<Timestamp>| words::duration(time.map_or(0, |time| now.since(time).as_secs() as i64));
     match Status::of(record, live) {
         Status::Created => "Created".to_owned(),
         Status::Running => format!("Up {}", since(record.run.as_ref().map(|run| run.started_at))),
@@ -286,47 +287,9 @@ fn status_text(record: &Record, live: Live, now: Timestamp) -> String {
     }
 }
 
-/// docker's durations for people.
-fn human(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let (minutes, hours) = (seconds / 60, (duration.as_secs_f64() / 3600.0).round() as u64);
-    match seconds {
-        0 => "Less than a second".to_owned(),
-        1 => "1 second".to_owned(),
-        2..60 => format!("{seconds} seconds"),
-        _ if minutes == 1 => "About a minute".to_owned(),
-        _ if minutes < 60 => format!("{minutes} minutes"),
-        _ if hours == 1 => "About an hour".to_owned(),
-        _ if hours < 48 => format!("{hours} hours"),
-        _ if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
-        _ if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
-        _ if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
-        _ => format!("{} years", seconds / 3600 / 24 / 365),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_read_as_dockers() {
-        for (seconds, text) in [
-            (0, "Less than a second"),
-            (1, "1 second"),
-            (59, "59 seconds"),
-            (60, "About a minute"),
-            (120, "2 minutes"),
-            (3600, "About an hour"),
-            (3 * 3600, "3 hours"),
-            (3 * 86400, "3 days"),
-            (21 * 86400, "3 weeks"),
-            (90 * 86400, "3 months"),
-            (800 * 86400, "2 years"),
-        ] {
-            assert_eq!(human(Duration::from_secs(seconds)), text);
-        }
-    }
 
     #[test]
     fn filters_of_names_and_ports() {

@@ -16,6 +16,7 @@ pub mod log;
 pub mod network;
 pub mod system;
 pub mod volume;
+pub mod words;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

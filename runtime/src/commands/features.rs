@@ -3,7 +3,7 @@ use serde_json::json;
 use super::{OCI_VERSION, print};
 use crate::error::{Error, Result};
 use crate::seccomp;
-use crate::setup::{capabilities, mounts, scheduling};
+use crate::setup::{mounts, scheduling};
 
 pub(super) fn features() -> Result<i32> {
     let flags: Vec<&str> = seccomp::FLAGS.iter().map(|row| row.0).collect();
@@ -14,7 +14,7 @@ pub(super) fn features() -> Result<i32> {
         "mountOptions": mounts::KNOWN_OPTIONS(),
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
-            "capabilities": &capabilities::NAMES[..],
+            "capabilities": &proto::capability::NAMES[..],
             "cgroup": { "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true },
             "seccomp": {
                 "enabled": true,

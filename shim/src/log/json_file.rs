@@ -4,13 +4,14 @@
 //! All messages of one read are written with one O_APPEND write, so a killed shim leaves whole lines. Where the disk
 //! fills, what was written of a line is taken back and the lines are lost, but the container is not held up.
 
-use super::{Stream, timestamp};
+use super::Stream;
 use crate::handover::descriptor;
+use proto::time::Rfc3339;
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -67,8 +68,7 @@ impl JsonFile {
             self.stamp.0 = Some(at);
             self.stamp.1.clear();
             self.stamp.1.extend_from_slice(b"\"time\":\"");
-            timestamp::append(at, &mut self.stamp.1);
-            self.stamp.1.extend_from_slice(b"\"}\n");
+            let _ = writeln!(self.stamp.1, "{}\"}}", Rfc3339::from(at));
         }
         self.batch.extend_from_slice(&self.stamp.1);
         // One write stays a reasonable size, and a rotation bound is kept to within one message.

@@ -2,7 +2,6 @@
 
 pub(crate) mod json_file;
 mod lines;
-mod timestamp;
 
 pub(crate) use json_file::JsonFile;
 pub(crate) use lines::Lines;

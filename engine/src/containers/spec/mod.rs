@@ -245,7 +245,7 @@ mod tests {
         assert_eq!(spec["linux"]["maskedPaths"], json!([]));
         assert_eq!(
             spec["process"]["capabilities"]["effective"].as_array().unwrap().len(),
-            security::ALL.len()
+            proto::capability::NAMES.len()
         );
     }
 

@@ -92,7 +92,7 @@ pub(crate) fn exec_process(
     let host = &record.host_config;
     let options = security::options(host)?;
     let capabilities =
-        if request.privileged { security::ALL.to_vec() } else { security::capabilities(host)? };
+        if request.privileged { proto::capability::NAMES.to_vec() } else { security::capabilities(host)? };
     let more = request.env.clone().unwrap_or_default();
     let cwd = [&request.working_dir, &record.config.working_dir].into_iter().find(|dir| !dir.is_empty());
     let mut process = json!({

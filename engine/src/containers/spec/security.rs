@@ -1,53 +1,10 @@
 //! Capabilities, seccomp and the other `--security-opt`s, masked and read-only paths.
 
 use crate::error::Error;
+use proto::capability;
 use proto::docker::container::HostConfig;
 use serde_json::Value;
 
-/// Every capability the kernel knows, in its order.
-pub(crate) const ALL: &[&str] = &[
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",
-    "CAP_NET_RAW",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_MKNOD",
-    "CAP_LEASE",
-    "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MAC_ADMIN",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ",
-    "CAP_PERFMON",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-];
 /// What a container has by default; docker's list.
 const DEFAULT: &[&str] = &[
     "CAP_CHOWN",
@@ -85,11 +42,11 @@ pub(crate) const READONLY: &[&str] =
 /// The capabilities left after `--cap-add` and `--cap-drop`.
 pub(crate) fn capabilities(host: &HostConfig) -> Result<Vec<&'static str>, Error> {
     if host.privileged {
-        return Ok(ALL.to_vec());
+        return Ok(capability::NAMES.to_vec());
     }
     let add = names("CapAdd", &host.cap_add)?;
     let drop = names("CapDrop", &host.cap_drop)?;
-    let base: &[&str] = if add.contains(&"ALL") { ALL } else { DEFAULT };
+    let base: &[&str] = if add.contains(&"ALL") { &capability::NAMES } else { DEFAULT };
     let kept = |name: &&&str| !drop.contains(&"ALL") && !drop.contains(*name);
     let mut result: Vec<&'static str> = base.iter().filter(kept).copied().collect();
     for name in add {
@@ -110,7 +67,8 @@ fn names(field: &str, given: &Option<Vec<String>>) -> Result<Vec<&'static str>, 
                 return Ok("ALL");
             }
             let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
-            ALL.iter()
+            capability::NAMES
+                .iter()
                 .find(|name| **name == full)
                 .copied()
                 .ok_or_else(|| Error::invalid(format!("invalid {field}: unknown capability: \"{full}\"")))
@@ -186,7 +144,7 @@ mod tests {
     #[test]
     fn capabilities_are_added_and_dropped_as_docker_does() {
         assert_eq!(capabilities(&host(&[], &[])).unwrap(), DEFAULT);
-        assert_eq!(capabilities(&host(&["ALL"], &["MKNOD"])).unwrap().len(), ALL.len() - 1);
+        assert_eq!(capabilities(&host(&["ALL"], &["MKNOD"])).unwrap().len(), capability::NAMES.len() - 1);
         assert_eq!(capabilities(&host(&["net_admin"], &["ALL"])).unwrap(), ["CAP_NET_ADMIN"]);
         assert_eq!(
             capabilities(&host(&["FOO"], &[])).unwrap_err().to_string(),
