@@ -121,7 +121,11 @@ impl Parser<'_> {
         }
         let operator = rest.get(..2).unwrap_or(rest);
         if !["==", "!=", "~="].contains(&operator) {
-            return self.fail("expected an operator ==|!=|~=");
+            let letters: String = rest.chars().take_while(|letter| "=!~<>".contains(*letter)).collect();
+            return match letters.is_empty() {
+                true => self.fail("expected an operator ==|!=|~="),
+                false => self.fail(&format!("unsupported operator {letters:?}")),
+            };
         }
         self.at += 2;
         let value = self.value(operator == "~=")?;

@@ -32,7 +32,7 @@ pub(crate) fn validate(id: &str) -> Result<()> {
 /// A topic: `/` and components that are identifiers.
 pub(crate) fn validate_topic(topic: &str) -> Result<()> {
     if topic.is_empty() {
-        return Err(Error::invalid("envelope topic invalid: must not be empty"));
+        return Err(Error::invalid("must not be empty"));
     }
     let Some(rest) = topic.strip_prefix('/') else {
         return Err(Error::invalid(format_args!("topic {topic:?} must start with '/'")));

@@ -37,7 +37,7 @@ pub(crate) fn list(db: &Db, namespace: &str, filters: &[String]) -> Result<Vec<I
 
 fn check(image: &mut Image) -> Result<()> {
     if image.name.is_empty() {
-        return Err(Error::invalid("image name must not be empty"));
+        return Err(Error::invalid("Image.Name required"));
     }
     identifiers::check_labels(&mut image.labels).map_err(|error| error.context("image.Labels"))?;
     let target = image.target.as_ref().ok_or_else(|| Error::invalid("image.Target must be set"))?;

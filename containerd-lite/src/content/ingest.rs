@@ -365,8 +365,8 @@ impl Writer {
         let digest = self.digest();
         if total > 0 && total as u64 != self.offset {
             return Err(Error::precondition(format_args!(
-                "unexpected commit size {}, expected {total}",
-                self.offset
+                "{:?} failed size validation: {} != {total}",
+                self.meta.reference, self.offset
             )));
         }
         if let Some(expected) = expected

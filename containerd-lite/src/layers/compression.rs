@@ -32,7 +32,13 @@ fn of_media_type(media_type: &str) -> Result<Compression> {
         },
         _ => None,
     };
-    compression.ok_or_else(|| Error::unimplemented(format_args!("unsupported diff media type: {media_type}")))
+    compression.ok_or_else(|| {
+        // containerd's word and class for it.
+        Error::step(
+            format_args!("failed to get stream processor for {media_type}"),
+            "no processor for media-type",
+        )
+    })
 }
 
 /// The uncompressed bytes of `blob`.

@@ -232,7 +232,7 @@ impl Tasks {
         exec_id: &str,
     ) -> Result<DeleteResponse> {
         if exec_id.is_empty() {
-            return Err(Error::invalid("exec id must not be empty"));
+            return Err(Error::invalid("exec id cannot be empty"));
         }
         let shim = self.get(namespace, id)?;
         let request = api::DeleteRequest { id: id.to_owned(), exec_id: exec_id.to_owned() };
@@ -279,6 +279,9 @@ impl Tasks {
     }
 
     pub(crate) async fn exec(&self, namespace: &str, request: api::ExecProcessRequest) -> Result<()> {
+        if request.exec_id.is_empty() {
+            return Err(Error::invalid("exec id cannot be empty"));
+        }
         identifiers::validate(&request.exec_id)?;
         self.get(namespace, &request.id)?.call("Exec", &request, Some(shim::CONTROL)).await
     }

@@ -2,6 +2,7 @@
 //! changes nothing. The sentences were observed from the originals, and with `SUBJECT=reference` the same tables run
 //! against them (`dockerd` 28, `containerd` 2 and `runc` from PATH); rows marked `ours` say what we refuse and they do not.
 
+mod containerd;
 mod docker;
 mod engine;
 mod full;
