@@ -4,7 +4,7 @@
 pub fn in_gos_words(text: &str) -> String {
     let Some((before, after)) = text.split_once(" (os error ") else { return text.to_owned() };
     let Some((_, rest)) = after.split_once(')') else { return text.to_owned() };
-    let start = before.rfind(": ").map_or(0, |at| at + 2);
+    let start = before.rfind(": ").map_or(0, |at| at + 2).max(before.rfind('(').map_or(0, |at| at + 1));
     let (steps, reason) = before.split_at(start);
     let mut letters = reason.chars();
     let first = letters.next().map(|letter| letter.to_ascii_lowercase());
@@ -22,7 +22,8 @@ mod tests {
             ("No such file or directory (os error 2)", "no such file or directory"),
             ("open /A/B: Is a directory (os error 21)", "open /A/B: is a directory"),
             ("write X: Input/output error (os error 5): unknown", "write X: input/output error: unknown"),
-            ("as it is", "as it is"),
+            ("Is it up? (Broken pipe (os error 32))", "Is it up? (broken pipe)"),
+            ("As it is", "As it is"),
         ] {
             assert_eq!(in_gos_words(text), want);
         }
