@@ -43,7 +43,8 @@ impl Failure {
         if self.settled {
             return self;
         }
-        let code = run_code(&self.message);
+        // What is missing then is a socket, no program.
+        let code = if self.message.starts_with("Cannot connect ") { 125 } else { run_code(&self.message) };
         let message = format!("gantry: {}", self.message);
         Failure {
             code,
