@@ -10,10 +10,10 @@ RELEASE := $(abspath $(TARGET))/release
 PROGRAMS := gantry gantryd containerd-lite containerd-shim-gantry-v2 rung
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build release interop bench lint install clean
+.PHONY: help demo test test-vm build release interop bench lint install clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 demo: ## a redis container, started, entered, killed and restarted around (CLIENT=docker: the same with the docker CLI)
 	@integration/setup.sh demo
@@ -37,6 +37,10 @@ release: ## the five programs, release build, in target/release (rung and the sh
 	cargo build --release -p cli -p engine -p containerd-lite --bins
 	cargo rustc --release -p shim --bin containerd-shim-gantry-v2 -- $(STATIC)
 	cargo rustc --release -p runtime --bin rung -- $(STATIC)
+
+test-vm: ## the runtime's tests on an emulated machine with pure cgroup v2, systemd and every capability (minutes)
+	cargo build -p runtime --bins
+	GANTRY_BIN_DIR=$(DEBUG) integration/vm/test.sh
 
 interop: ## only the tests with the real docker, dockerd, containerd, ctr, podman and runc above or below ours
 	@integration/setup.sh test

@@ -185,7 +185,7 @@ impl Container {
         if !self.record.config.own_pid_namespace || self.record.init_process_pid == 0 {
             self.cgroup().kill_all()?;
         }
-        let cgroup = cgroup::remove(&self.record.cgroup_paths);
+        let cgroup = self.give_cgroup_back();
         let poststop = &self.record.config.hooks.poststop;
         if !poststop.is_empty() {
             let state = self.document_as("stopped", 0);
@@ -195,6 +195,13 @@ impl Container {
         }
         // A cgroup left behind must still be found by a later delete.
         cgroup.and_then(|()| self.dir.remove())
+    }
+
+    /// What systemd has made it removes; what it leaves, or never knew of, is removed as any other.
+    pub(crate) fn give_cgroup_back(&self) -> Result<()> {
+        let unit = &self.record.systemd_unit;
+        let stopped = if unit.is_empty() { Ok(()) } else { cgroup::systemd::stop(unit) };
+        cgroup::remove(&self.record.cgroup_paths).and(stopped)
     }
 
     pub(crate) fn document(&self) -> StateDocument<'_> {

@@ -29,6 +29,7 @@ mod hooks;
 mod inroot;
 mod interrupt;
 mod log;
+mod ranges;
 mod rootless;
 mod seal;
 mod seccomp;

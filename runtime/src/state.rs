@@ -31,6 +31,9 @@ pub(crate) struct Record {
     pub(crate) created: String,
     pub(crate) config: Config,
     pub(crate) cgroup_paths: crate::cgroup::Paths,
+    /// Where systemd manages the cgroup.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) systemd_unit: String,
     pub(crate) oci_version: String,
     pub(crate) bundle: String,
     #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]

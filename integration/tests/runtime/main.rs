@@ -15,4 +15,5 @@ mod lifecycle;
 mod limits;
 mod mounts;
 mod rootless;
+mod systemd;
 mod terminal;

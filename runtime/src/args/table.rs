@@ -30,7 +30,7 @@ pub(super) const GLOBAL: &[Flag] = &[
     flag("log", "", "FILE", "append log records to FILE instead of writing them to stderr"),
     flag("log-format", "", "FORMAT", "form of log records: text (default) or json"),
     flag("debug", "", "", "also log what is done, not only what fails"),
-    flag("systemd-cgroup", "", "", "have systemd manage the cgroups (not supported yet: refused)"),
+    flag("systemd-cgroup", "", "", "have systemd manage the cgroups: cgroupsPath is slice:prefix:name"),
     flag("rootless", "", "VALUE", "ignore cgroup permission errors: auto, true or false"),
     flag("version", "v", "", "print the version"),
 ];

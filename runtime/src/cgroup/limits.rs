@@ -262,7 +262,7 @@ fn v2_block_io(io: &BlockIo, list: &mut Vec<Setting>) {
 }
 
 /// 2..262144 of v1 onto 1..10000.
-fn weight_of_shares(shares: u64) -> u64 {
+pub(super) fn weight_of_shares(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 

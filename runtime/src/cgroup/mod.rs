@@ -3,10 +3,12 @@
 //! A cgroup is made with all limits set before any process enters it. It is found again by the paths kept in
 //! state.json alone, so removal never depends on the configuration still being there.
 
+mod dbus;
 pub(crate) mod devices;
 mod limits;
 mod none;
 pub(crate) mod stats;
+pub(crate) mod systemd;
 mod v1;
 mod v2;
 
@@ -51,11 +53,24 @@ pub(crate) trait Driver {
     fn processes(&self) -> Result<Vec<i32>>;
     /// SIGKILL to every process inside.
     fn kill_all(&self) -> Result<()>;
+    /// The unit by whose name a service manager makes it; then the process is there first and waits to be placed.
+    fn unit(&self) -> Option<&str> {
+        None
+    }
+    /// Put the waiting process into its unit and set the limits.
+    fn place(&self, _pid: i32, _resources: &Resources) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// The cgroup that config.json names: absolute from the hierarchy's mount, relative from our own cgroup, or a
 /// child of our own named after the container.
-pub(crate) fn plan(cgroups_path: &str, id: &str) -> Result<Box<dyn Driver>> {
+pub(crate) fn plan(cgroups_path: &str, id: &str, by_systemd: bool) -> Result<Box<dyn Driver>> {
+    if by_systemd { Ok(Box::new(systemd::plan(cgroups_path, id)?)) } else { files_driver(cgroups_path, id) }
+}
+
+/// The one that works on the files itself.
+fn files_driver(cgroups_path: &str, id: &str) -> Result<Box<dyn Driver>> {
     let path = if cgroups_path.is_empty() { id } else { cgroups_path };
     if Path::new(path).components().any(|part| part == std::path::Component::ParentDir) {
         return Err(Error::invalid(format!("cgroupsPath {path:?} may not contain \"..\"")));
@@ -282,7 +297,7 @@ mod tests {
     #[test]
     fn a_path_upwards_is_refused() {
         for path in ["../x", "/a/../../b", ".."] {
-            assert!(plan(path, "id").is_err(), "{path}");
+            assert!(plan(path, "id", false).is_err(), "{path}");
         }
     }
 }

@@ -10,7 +10,7 @@ pub(super) fn create(global: &Global, id: &str, options: &CreateOptions, log: &L
     let dir = StateDir::of(&global.root, id)?;
     require_rights(global.rootless)?;
     let bundle = bundle::load(&options.bundle).step(|| "rung create failed".into())?;
-    let plan = spawn::prepare(global.rootless, &dir, id, bundle, options, Mode::Create)
+    let plan = spawn::prepare(global, &dir, id, bundle, options, Mode::Create)
         .step(|| "rung create failed".into())?;
     spawn::create(&global.root, &plan, &mut |warning| log.warning(warning))
         .step(|| "rung create failed".into())?;

@@ -18,14 +18,11 @@ mod update;
 use std::io::Write;
 
 use crate::args::{Command, Global};
-use crate::error::{Error, Result, Step};
+use crate::error::{Result, Step};
 use crate::log::Log;
 use crate::seal;
 
 pub(crate) fn dispatch(global: &Global, command: Command, log: &Log) -> Result<i32> {
-    if global.systemd_cgroup && !matches!(command, Command::Help(_) | Command::Version | Command::Features) {
-        return Err(Error::Unsupported("--systemd-cgroup (have the caller use the cgroupfs driver)".into()));
-    }
     if matches!(command, Command::Create { .. } | Command::Run { .. } | Command::Exec { .. }) {
         seal::ensure()?;
     }

@@ -28,8 +28,7 @@ pub(super) fn run(
     if manner.subreaper && mode == Mode::Foreground {
         prctl::set_child_subreaper().step(|| "become a subreaper".into())?;
     }
-    let plan =
-        spawn::prepare(global.rootless, &dir, id, bundle, options, mode).step(|| "rung run failed".into())?;
+    let plan = spawn::prepare(global, &dir, id, bundle, options, mode).step(|| "rung run failed".into())?;
     let mut warn = |warning: &str| log.warning(warning);
     match spawn::create(&global.root, &plan, &mut warn).step(|| "rung run failed".into())? {
         Outcome::Left => Ok(0),

@@ -2,6 +2,7 @@ use std::io::Read;
 
 use crate::args::{Global, UpdateOptions};
 use crate::bundle::read_document;
+use crate::cgroup;
 use crate::container::{Container, Request};
 use crate::error::{Error, Result, Step};
 use crate::rootless::require_rights;
@@ -18,6 +19,13 @@ pub(super) fn update(global: &Global, id: &str, options: &UpdateOptions) -> Resu
         Some("-") => from_stdin()?,
         Some(file) => read_document(file.into())?,
     };
+    if !container.record.systemd_unit.is_empty() {
+        cgroup::systemd::set_properties(
+            &container.record.systemd_unit,
+            &container.record.cgroup_paths,
+            &resources,
+        )?;
+    }
     container.cgroup().apply(&resources, false)?;
     Ok(0)
 }

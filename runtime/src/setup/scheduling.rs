@@ -1,6 +1,7 @@
 //! When the process runs, on which processors, and where its memory comes from.
 
 use crate::error::{Error, Result, Step};
+use crate::ranges::bits;
 use crate::spec::{CpuAffinity, IoPriority, MemoryPolicy, Personality, Process, Scheduler};
 use crate::sys::prctl;
 use crate::sys::scheduling::{self, SchedulerAttributes};
@@ -170,28 +171,6 @@ fn policy(policy: &MemoryPolicy) -> Result<(u32, Vec<u64>)> {
     Ok((mode as u32 | flags, nodes))
 }
 
-/// `0-3,7` as one bit for each number; nothing for a list that is none.
-fn bits(text: &str) -> Option<Vec<u64>> {
-    /// More than any machine has of processors or memory nodes.
-    const MOST: usize = 8192;
-    let number = |text: &str| text.trim().parse::<usize>().ok().filter(|&n| n < MOST);
-    let mut mask = Vec::new();
-    for part in text.split(',').filter(|part| !part.trim().is_empty()) {
-        let (first, last) = match part.split_once('-') {
-            Some((first, last)) => (number(first)?, number(last)?),
-            None => (number(part)?, number(part)?),
-        };
-        if first > last {
-            return None;
-        }
-        if mask.len() <= last / 64 {
-            mask.resize(last / 64 + 1, 0);
-        }
-        (first..=last).for_each(|n| mask[n / 64] |= 1 << (n % 64));
-    }
-    Some(mask)
-}
-
 impl Plan {
     /// While the process still has the caller's rights.
     pub(crate) fn apply(&self) -> Result<()> {
@@ -241,22 +220,6 @@ impl FirstProcess {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lists_become_bits() {
-        for (text, mask) in [
-            ("0", Some(vec![1])),
-            ("0-3,7", Some(vec![0x8f])),
-            ("64", Some(vec![0, 1])),
-            ("", Some(vec![])),
-            ("3-1", None),
-            ("x", None),
-            ("-1", None),
-            ("9999999", None),
-        ] {
-            assert_eq!(bits(text), mask, "{text:?}");
-        }
-    }
 
     #[test]
     fn what_the_kernel_could_not_mean_is_refused() {

@@ -59,6 +59,9 @@ fn setup(plan: &Prepared, inherited: &Inherited<'_>) -> Result<process::Program>
         bundle: &plan.bundle,
         annotations: &plan.annotations,
     })?;
+    if plan.cgroup.unit().is_some() {
+        sync.place()?;
+    }
     if plan.namespaces.new_user {
         sync.mapping()?;
     }

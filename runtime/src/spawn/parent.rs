@@ -9,7 +9,7 @@ use super::prepare::{Mode, Prepared};
 use super::readiness::{self, Readiness};
 use super::sync::{self, Message};
 use super::{child, gate};
-use crate::cgroup;
+use crate::cgroup::{self, Entrance};
 use crate::container::{Container, state_document};
 use crate::error::{Error, Result, Step};
 use crate::hooks;
@@ -98,6 +98,7 @@ fn record(plan: &Prepared) -> Record {
             },
         },
         cgroup_paths: plan.cgroup.paths().clone(),
+        systemd_unit: plan.cgroup.unit().unwrap_or_default().to_owned(),
         oci_version: plan.oci_version.clone(),
         bundle: plan.bundle.clone(),
         annotations: plan.annotations.clone(),
@@ -153,7 +154,13 @@ fn start_child(
     gate: Option<OwnedFd>,
     trees: mounts::Trees,
 ) -> Result<(sync::Parent, i32, OwnedFd)> {
-    let entrance = container.cgroup().entrance(&[])?;
+    let entrance = match plan.cgroup.unit() {
+        // It is put into its place once it is there.
+        Some(_) if container.record.cgroup_paths.len() == 1 => {
+            Entrance { clone_into: None, join: Vec::new() }
+        }
+        _ => container.cgroup().entrance(&[])?,
+    };
     let (sync, child_end) = sync::pair()?;
     let back = plan.namespaces.before_clone()?;
     // What the child inherits is closed to others from its first instruction on (CVE-2016-9962).
@@ -230,6 +237,12 @@ fn attend_setup(
     let mut terminal = None;
     loop {
         match sync.receive()? {
+            Message::Place => {
+                plan.cgroup
+                    .place(pid, &plan.resources)
+                    .step(|| "error setting cgroup config for procHooks process".into())?;
+                sync.go()?;
+            }
             Message::Mapping => {
                 rlimits::raise(pid, &plan.process.rlimits)?;
                 idmap::write(pid, &plan.uid_mappings, &plan.gid_mappings)?;
@@ -313,7 +326,7 @@ fn give_back(container: &Container, warn: &mut dyn FnMut(&str)) {
     {
         warn(&error.to_string());
     }
-    let result = cgroup::remove(&container.record.cgroup_paths).and_then(|()| container.dir.remove());
+    let result = container.give_cgroup_back().and_then(|()| container.dir.remove());
     if let Err(error) = result {
         warn(&format!("clean up after the failed start: {error}"));
     }

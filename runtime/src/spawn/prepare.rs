@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
-use crate::args::CreateOptions;
+use crate::args::{CreateOptions, Global};
 use crate::bundle::Bundle;
 use crate::cgroup::{self, Driver};
 use crate::error::{Error, Result, Step};
@@ -68,7 +68,7 @@ pub(crate) struct Prepared {
 }
 
 pub(crate) fn prepare(
-    as_rootless: Option<bool>,
+    caller: &Global,
     dir: &StateDir,
     id: &str,
     bundle: Bundle,
@@ -102,7 +102,7 @@ pub(crate) fn prepare(
     plan.listener = receiver.as_ref().map(seccomp::notify::Receiver::connect).transpose()?;
     plan.may_set_groups = !namespaces.new_user || rootless::may_set_groups(&linux.gid_mappings);
     rootless::refuse_groups(plan.may_set_groups, &process.user)?;
-    let cgroup = cgroup::plan(&linux.cgroups_path, id)?;
+    let cgroup = cgroup::plan(&linux.cgroups_path, id, caller.systemd_cgroup)?;
     let mounts = mounts::plan(&spec.mounts, &bundle.path, &linux, cgroup.paths())?;
     let connect = |path: &Option<String>, what: &str| -> Result<Option<OwnedFd>> {
         path.as_deref()
@@ -118,7 +118,7 @@ pub(crate) fn prepare(
     Ok(Prepared {
         defaults,
         mode,
-        as_rootless,
+        as_rootless: caller.rootless,
         id: id.to_owned(),
         oci_version: spec.oci_version,
         annotations: spec.annotations,

@@ -13,6 +13,8 @@ const LONGEST: usize = 4096;
 pub(crate) enum Message {
     /// The pid of the process that goes on in the sender's place.
     Pid(i32),
+    /// The process is to be put into its cgroup.
+    Place,
     /// The user mappings are to be written.
     Mapping,
     /// The host's network devices are to be moved into its network namespace.
@@ -34,6 +36,7 @@ pub(crate) enum Message {
 enum Phase {
     Cloned,
     Replaced,
+    Placed,
     Mapped,
     Moved,
     Terminal,
@@ -77,6 +80,7 @@ impl Parent {
 fn next_phase(now: Phase, message: &Message) -> Result<Phase> {
     let next = match message {
         Message::Pid(_) => Phase::Replaced,
+        Message::Place => Phase::Placed,
         Message::Mapping => Phase::Mapped,
         Message::Devices => Phase::Moved,
         Message::Terminal(_) => Phase::Terminal,
@@ -101,6 +105,10 @@ impl Child {
 
     pub(crate) fn pid(&self, pid: i32) -> Result<()> {
         self.send(b'P', &pid.to_ne_bytes(), None).step(|| "report the process id".into())
+    }
+
+    pub(crate) fn place(&self) -> Result<()> {
+        self.ask(b'C')
     }
 
     pub(crate) fn mapping(&self) -> Result<()> {
@@ -144,6 +152,7 @@ fn decode(packet: &[u8], fd: Option<OwnedFd>) -> Option<Message> {
     let Some((&letter, content)) = packet.split_first() else { return Some(Message::End) };
     Some(match letter {
         b'P' => Message::Pid(i32::from_ne_bytes(content.try_into().ok()?)),
+        b'C' => Message::Place,
         b'M' => Message::Mapping,
         b'D' => Message::Devices,
         b'H' => Message::Hooks,
