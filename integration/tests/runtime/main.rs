@@ -14,6 +14,7 @@ mod lessons;
 mod lifecycle;
 mod limits;
 mod mounts;
+mod readme;
 mod rootless;
 mod systemd;
 mod terminal;

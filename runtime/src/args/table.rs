@@ -167,8 +167,8 @@ pub(super) const COMMANDS: &[Entry] = &[
         ],
         ..by_id("events", "print statistics and the container's lack of memory, one JSON a line")
     },
-    by_id("checkpoint", "not supported: refused"),
-    by_id("restore", "not supported: refused"),
+    by_id("checkpoint", "save a container to disk (not built: refused)"),
+    by_id("restore", "bring one back (not built: refused)"),
 ];
 
 pub(super) fn find(name: &str) -> Option<&'static Entry> {
@@ -182,7 +182,7 @@ pub(super) fn overview() -> String {
          mkdir -p b/rootfs/bin && cp /bin/busybox b/rootfs/bin/sh && cd b\n   rung spec && rung run try\n\nCommands:\n",
     );
     for entry in COMMANDS {
-        let _ = writeln!(text, "   {:10}{}", entry.name, entry.about);
+        let _ = writeln!(text, "   {:12}{}", entry.name, entry.about);
     }
     text += "\nGlobal flags:\n";
     write_flags(&mut text, GLOBAL);
