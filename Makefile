@@ -10,7 +10,7 @@ RELEASE := $(abspath $(TARGET))/release
 PROGRAMS := gantry gantryd containerd-lite containerd-shim-gantry-v2 rung
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vm build release interop bench lint install clean
+.PHONY: help demo test test-vm suite-runc build release interop bench lint install clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,10 @@ release: ## the five programs, release build, in target/release (rung and the sh
 test-vm: ## the runtime's tests on an emulated machine with pure cgroup v2, systemd and every capability (minutes)
 	cargo build -p runtime --bins
 	GANTRY_BIN_DIR=$(DEBUG) integration/vm/test.sh
+
+suite-runc: ## runc's own bats tests, fetched from Debian, with rung in its place (FILES='delete.bats ...')
+	cargo build -p runtime --bins
+	GANTRY_BIN_DIR=$(DEBUG) integration/suites/runc.sh $(FILES)
 
 interop: ## only the tests with the real docker, dockerd, containerd, ctr, podman and runc above or below ours
 	@integration/setup.sh test

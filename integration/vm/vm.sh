@@ -2,12 +2,12 @@
 # vm.sh image | run FOLDER: a machine with pure cgroup v2, systemd and every capability, by emulation.
 # `image` makes (once) the kernel, the initial RAM disk and the root in $VM_DIR (default: target/vm); `run` boots it with
 # FOLDER as /job, executes /job/job.sh there, and ends with its status. Nothing of it has a network.
-# Needs root and, for the image, a Debian mirror (VM_MIRROR, default deb.debian.org).
+# Needs root and, for the image, a Debian mirror (VM_MIRROR; by default the one of this machine).
 set -euo pipefail
 
 here=$(dirname "$(readlink -f "$0")")
 dir=${VM_DIR:-$(readlink -f "$here/../..")/target/vm}
-mirror=${VM_MIRROR:-http://deb.debian.org/debian}
+mirror=${VM_MIRROR:-$(sed -n "s/^URIs: *//p; s/^deb \(\[[^]]*\] \)\?\([^ ]*\).*/\2/p" /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list 2>/dev/null | head -1)}
 suite=bookworm
 say() { echo "vm: $*" >&2; }
 

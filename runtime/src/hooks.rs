@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -47,6 +47,16 @@ fn run(hook: &Hook, state: &StateDocument<'_>) -> Result<()> {
     wait(&mut child, hook)
 }
 
+/// As Go tells it, whose words callers know.
+fn told(status: std::process::ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(libc::SIGSYS)) => "signal: bad system call".into(),
+        (None, Some(libc::SIGKILL)) => "signal: killed".into(),
+        (None, signal) => format!("signal: {}", signal.unwrap_or(0)),
+    }
+}
+
 fn wait(child: &mut Child, hook: &Hook) -> Result<()> {
     let deadline = hook.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let pidfd = files::pidfd_open(child.id() as i32).step(|| "open a pidfd of the hook".into())?;
@@ -70,5 +80,5 @@ fn wait(child: &mut Child, hook: &Hook) -> Result<()> {
         let _ = files::set_nonblocking(&pipe, true);
         let _ = pipe.take(STDERR_LIMIT).read_to_string(&mut stderr);
     }
-    Err(Error::invalid(format!("{}: {status}, stderr: {}", hook.path, stderr.trim_end())))
+    Err(Error::invalid(format!("{}: {}, stderr: {}", hook.path, told(status), stderr.trim_end())))
 }
