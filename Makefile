@@ -9,6 +9,9 @@ DEBUG := $(abspath $(TARGET))/debug
 RELEASE := $(abspath $(TARGET))/release
 PROGRAMS := gantry gantryd containerd-lite containerd-shim-gantry-v2 rung
 
+# The runtime is executed anew for every step of a container: what it maps is most of what it costs.
+SMALL := --config 'profile.release.package.runtime.opt-level="s"' --config 'profile.release.lto="fat"' --config profile.release.codegen-units=1
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-vm suite-runc build release interop bench lint install clean
 
@@ -36,7 +39,7 @@ STATIC := -C target-feature=+crt-static -C relocation-model=static
 release: ## the five programs, release build, in target/release (rung and the shim linked statically)
 	cargo build --release -p cli -p engine -p containerd-lite --bins
 	cargo rustc --release -p shim --bin containerd-shim-gantry-v2 -- $(STATIC)
-	cargo rustc --release -p runtime --bin rung -- $(STATIC)
+	cargo rustc --release $(SMALL) -p runtime --bin rung -- $(STATIC)
 
 test-vm: ## the runtime's tests on an emulated machine with pure cgroup v2, systemd and every capability (minutes)
 	cargo build -p runtime --bins
