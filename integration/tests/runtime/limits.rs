@@ -102,3 +102,23 @@ fn a_limit_that_cannot_be_set_fails_the_start_and_leaves_nothing() {
     rt.create(&bundle, &id).refused("cpuset.cpus");
     rt.assert_clean(&bundle);
 }
+
+#[test]
+fn a_frozen_cgroup_is_refused() {
+    let mut rt = Runtime::new();
+    let id = rt.id();
+    let v1 = std::path::Path::new("/sys/fs/cgroup/freezer/cgroup.procs").exists();
+    let (root, file, frozen) = if v1 {
+        ("/sys/fs/cgroup/freezer", "freezer.state", "FROZEN")
+    } else {
+        ("/sys/fs/cgroup", "cgroup.freeze", "1")
+    };
+    let dir = std::path::Path::new(root).join(&id);
+    std::fs::create_dir(&dir).expect("a cgroup");
+    std::fs::write(dir.join(file), frozen).expect("freeze it");
+    let mut bundle = Bundle::new();
+    bundle.config["linux"]["cgroupsPath"] = serde_json::json!(format!("/{id}"));
+    rt.run(&bundle, &id).refused("frozen");
+    let _ = std::fs::remove_dir(&dir);
+    rt.assert_clean(&bundle);
+}

@@ -225,6 +225,16 @@ fn refuse_populated(dir: &Path) -> Result<()> {
     }
 }
 
+/// Whatever enters a frozen cgroup stands still, the container's first process half-made.
+fn refuse_frozen(driver: &dyn Driver) -> Result<()> {
+    if driver.is_frozen() {
+        return Err(Error::invalid(
+            "container's cgroup unexpectedly frozen: thaw it, or give another cgroupsPath",
+        ));
+    }
+    Ok(())
+}
+
 /// Signal everything that `processes` lists until nothing is left: a fork may slip through one round.
 fn kill_listed(driver: &dyn Driver) -> Result<()> {
     const ROUNDS: usize = 1000;

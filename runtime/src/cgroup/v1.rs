@@ -89,7 +89,7 @@ impl Driver for Cgroup {
                 super::refuse_populated(path)?;
             }
         }
-        Ok(())
+        super::refuse_frozen(self)
     }
 
     fn apply(&self, resources: &Resources, fresh: bool) -> Result<()> {

@@ -50,6 +50,7 @@ impl Driver for Cgroup {
         let new = super::make_dirs(&self.path, &mut |_| Ok(()))?;
         if !new {
             super::refuse_populated(&self.path)?;
+            super::refuse_frozen(self)?;
         }
         let mut ancestors: Vec<_> =
             self.path.ancestors().skip(1).take_while(|dir| dir.starts_with(ROOT)).collect();
