@@ -13,13 +13,15 @@ const KILLED: u32 = 128 + 9;
 impl Shim {
     /// A child was reaped: a runtime command, a process of ours, or an orphan of the container.
     pub(crate) fn reaped(&mut self, pid: u32, exit: Exit) {
+        if exit.status == KILLED {
+            // Told before the exit that it explains. Whoever it was: an exec may be killed before its pid is known, and
+            // what the watch woke us for comes before the kernel has counted the kill.
+            let ids: Vec<String> = self.containers.keys().cloned().collect();
+            ids.iter().for_each(|id| self.notice_oom(id));
+        }
         if let Some(call) = self.calls.remove(&pid) {
             self.call_ended(call, exit.status);
         } else if let Some(handle) = self.by_pid(pid) {
-            if exit.status == KILLED {
-                // Told before the exit that it explains.
-                self.notice_oom(&self.process(handle).container.clone());
-            }
             self.process_mut(handle).held = Some(exit);
             self.settle_exit(handle);
         } else if !self.calls.is_empty() {
