@@ -432,6 +432,7 @@ impl Drop for Engine {
             let _ = daemon.wait();
         }
         self.kill_containerd();
+        leaks::thaw(&self.cgroup);
         leaks::clear(self.dir.path());
         let _ = self.holder.kill();
         let _ = self.holder.wait();

@@ -85,6 +85,22 @@ pub fn clear(folder: &Path) {
     }
 }
 
+/// Thaws what a test left paused below the parent cgroup it named: a frozen process does not die of SIGKILL on version 1.
+pub fn thaw(name: &str) {
+    let root = Path::new("/sys/fs/cgroup");
+    for (parent, file, word) in [
+        (root.join("freezer").join(name), "freezer.state", "THAWED"),
+        (root.join("unified").join(name), "cgroup.freeze", "0"),
+        (root.join(name), "cgroup.freeze", "0"),
+    ] {
+        for entry in fs::read_dir(&parent).into_iter().flatten().flatten() {
+            // Opened without creating: only where the kernel has the file.
+            let opened = fs::OpenOptions::new().write(true).open(entry.path().join(file));
+            let _ = opened.and_then(|mut file| std::io::Write::write_all(&mut file, word.as_bytes()));
+        }
+    }
+}
+
 /// A parent cgroup that a test named, in each hierarchy, with what a failed test left in it.
 pub fn remove_cgroups(name: &str) {
     let root = Path::new("/sys/fs/cgroup");
