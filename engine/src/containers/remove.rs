@@ -17,8 +17,10 @@ pub(crate) async fn remove(
     with_volumes: bool,
 ) -> Result<(), Error> {
     let live = container.live();
+    let in_progress =
+        || Err(Error::conflict(format!("removal of container {reference} is already in progress")));
     if live == Live::Removing {
-        return Err(Error::conflict(format!("removal of container {reference} is already in progress")));
+        return in_progress();
     }
     if live != Live::Down {
         if !force {
@@ -35,8 +37,8 @@ pub(crate) async fn remove(
     }
     let _operation = container.operation.lock().await;
     if ctx.view.by_id(&container.id).is_none() {
-        // `--rm` was faster.
-        return Ok(());
+        // One that this call has ended may have gone by its `--rm`; any other was removed by somebody else.
+        return if live == Live::Down { in_progress() } else { Ok(()) };
     }
     if container.live().is_up() {
         return Err(Error::conflict(format!(
