@@ -194,8 +194,6 @@ bundle() { # NAME JQ_FILTER <config.json
     tar -C "$work/$1/rootfs" -xf "$work/busybox.tar"
     jq "$2" >"$work/$1/config.json"
 }
-id=$(d create --network none busybox true)
-d start "$id" >/dev/null
 id=$(d run -d --network none busybox sleep 100000)
 bundle docker 'del(.hooks, .linux.cgroupsPath) | .root.path = "rootfs" | .process.args = ["true"]' \
     <"$work/c/state/io.containerd.runtime.v2.task/moby/$id/config.json"

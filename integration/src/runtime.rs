@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::bundle::Bundle;
 use crate::{bins, leaks};
 
 /// Longer than any command of a runtime needs on a slow machine.
@@ -18,6 +19,17 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Runtime {
     root: TempDir,
     used: Vec<String>,
+}
+
+/// Runs a changed bundle whose program is this script of a shell, and checks that nothing is left of it.
+pub fn run_script(change: impl FnOnce(&mut Bundle), script: &str) -> Run {
+    let mut rt = Runtime::new();
+    let id = rt.id();
+    let mut bundle = Bundle::script(script);
+    change(&mut bundle);
+    let run = rt.run(&bundle, &id);
+    rt.assert_clean(&bundle);
+    run
 }
 
 /// How a command ended and what it wrote.
@@ -79,18 +91,18 @@ impl Runtime {
     }
 
     /// `run` in the foreground.
-    pub fn run(&self, bundle: &crate::bundle::Bundle, id: &str) -> Run {
+    pub fn run(&self, bundle: &Bundle, id: &str) -> Run {
         bundle.write();
         self.call(&["run", "--bundle", text(bundle.path()), id])
     }
 
-    pub fn create(&self, bundle: &crate::bundle::Bundle, id: &str) -> Run {
+    pub fn create(&self, bundle: &Bundle, id: &str) -> Run {
         bundle.write();
         self.call(&["create", "--bundle", text(bundle.path()), id])
     }
 
     /// `create` and `start` of a container that sleeps.
-    pub fn start_sleeper(&self, bundle: &mut crate::bundle::Bundle, id: &str) {
+    pub fn start_sleeper(&self, bundle: &mut Bundle, id: &str) {
         bundle.config["process"]["args"] = serde_json::json!(["sleep", "600"]);
         self.create(bundle, id).ok();
         self.call(&["start", id]).ok();
@@ -128,7 +140,7 @@ impl Runtime {
     ///
     /// # Panics
     /// When something is.
-    pub fn assert_clean(&self, bundle: &crate::bundle::Bundle) {
+    pub fn assert_clean(&self, bundle: &Bundle) {
         let mut marks: Vec<&str> = self.used.iter().map(String::as_str).collect();
         marks.push(text(bundle.path()));
         let found = leaks::find(&marks);

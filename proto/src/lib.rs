@@ -2,7 +2,7 @@
 //! another process reads. No IO, no policy.
 //!
 //! - [`oci`]: OCI runtime, image and distribution documents.
-//! - [`capability`], [`time`]: the names of capabilities; points in time as text.
+//! - [`capability`], [`sysctl`], [`time`]: names that the kernel gives; points in time as text.
 //! - [`errno`]: what the kernel said, in the words clients look for.
 //! - [`kind`]: the error kinds every layer maps to, with their gRPC, ttrpc and HTTP codes on one page.
 //! - [`digest`], [`reference`], [`platform`]: the three small grammars everyone parses.
@@ -27,6 +27,7 @@ pub mod kind;
 pub mod oci;
 pub mod platform;
 pub mod reference;
+pub mod sysctl;
 #[cfg(feature = "task")]
 pub mod task;
 pub mod time;

@@ -93,20 +93,9 @@ fn check(args: &Create) -> std::result::Result<(), String> {
         Err(_) => Err(format!("IP address is not correctly formatted: {text}")),
     })?;
     flags("--sysctl", &args.sysctl, |text| {
-        const SEPARATE: [&str; 7] = [
-            "kernel.msgmax",
-            "kernel.msgmnb",
-            "kernel.msgmni",
-            "kernel.sem",
-            "kernel.shmall",
-            "kernel.shmmax",
-            "kernel.shmmni",
-        ];
         let key = text.split('=').next().unwrap_or("");
-        let allowed = SEPARATE.contains(&key)
-            || key == "kernel.shm_rmid_forced"
-            || key.starts_with("net.")
-            || key.starts_with("fs.mqueue.");
+        let allowed =
+            proto::sysctl::OF_IPC.contains(&key) || key.starts_with("net.") || key.starts_with("fs.mqueue.");
         if allowed && text.contains('=') { Ok(()) } else { Err(format!("sysctl '{text}' is not allowed")) }
     })?;
     Ok(())

@@ -136,7 +136,8 @@ fn of_a_log() {
     let lines = || engine.ok(&["logs", "cc"]).lines().count();
     wait_for(|| lines() > 3, || "nothing is logged".to_owned());
     let filler = Filler::new(&engine.path("data"));
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    // The shim says so, through the daemon that keeps its log.
+    wait_for(|| engine.log().contains("bytes lost"), || format!("no line was lost\n{}", engine.log()));
     assert_eq!(engine.inspect("cc", ".State.Status"), "running");
     filler.remove();
     let then = lines();

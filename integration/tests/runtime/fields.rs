@@ -1,18 +1,8 @@
 //! Fields of config.json that an engine seldom sets: each is applied, or refused by its name.
 
 use integration::bundle::Bundle;
-use integration::runtime::{Run, Runtime, text};
+use integration::runtime::{Runtime, run_script as run, text};
 use serde_json::{Value, json};
-
-fn run(change: impl FnOnce(&mut Bundle), script: &str) -> Run {
-    let mut rt = Runtime::new();
-    let id = rt.id();
-    let mut bundle = Bundle::script(script);
-    change(&mut bundle);
-    let run = rt.run(&bundle, &id);
-    rt.assert_clean(&bundle);
-    run
-}
 
 fn add_namespace(bundle: &mut Bundle, namespace: Value) {
     bundle.config["linux"]["namespaces"].as_array_mut().expect("a list").push(namespace);

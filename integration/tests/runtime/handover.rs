@@ -7,6 +7,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::time::Duration;
 
 use integration::bundle::Bundle;
+use integration::containerd_lite::wait_for;
 use integration::runtime::{Runtime, finish, text};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use serde_json::{Value, json};
@@ -158,9 +159,7 @@ fn start_waits_until_the_container_is_ready() {
     });
     let inner = rt.root().join(&id).join("notify/notify.sock");
     let seen = bundle.rootfs().join("tmp/seen");
-    while !seen.metadata().is_ok_and(|meta| meta.len() > 0) {
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_for(|| seen.metadata().is_ok_and(|meta| meta.len() > 0), || "the container says nothing".to_owned());
     assert!(!started.is_finished(), "start did not wait");
     let service = UnixDatagram::unbound().expect("a socket");
     service.send_to(b"STATUS=not yet\n", &inner).expect("heard");

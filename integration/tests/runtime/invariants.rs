@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use integration::bundle::Bundle;
-use integration::runtime::{Runtime, finish, text};
+use integration::containerd_lite::wait_for;
+use integration::runtime::{Runtime, finish, run_script, text};
 use rustix::fs::{CWD, RenameFlags};
 use serde_json::{Value, json};
 
@@ -250,25 +251,16 @@ fn r14_a_joining_process_cannot_be_traced_or_looked_into() {
 
 #[test]
 fn r15_long_inputs_work_or_are_refused() {
-    let run = |change: &dyn Fn(&mut Bundle), script: &str| {
-        let mut rt = Runtime::new();
-        let id = rt.id();
-        let mut bundle = Bundle::script(script);
-        change(&mut bundle);
-        let run = rt.run(&bundle, &id);
-        rt.assert_clean(&bundle);
-        run
-    };
     let long = "x".repeat(70_000);
-    let out = run(
-        &|b| b.config["process"]["env"].as_array_mut().expect("a list").push(json!(format!("LONG={long}"))),
+    let out = run_script(
+        |b| b.config["process"]["env"].as_array_mut().expect("a list").push(json!(format!("LONG={long}"))),
         "echo ${#LONG}",
     );
     assert_eq!(out.ok(), "70000\n");
     let many: Vec<Value> =
         (0..5000).map(|n| json!({"containerID": n, "hostID": 100_000 + 2 * n, "size": 1})).collect();
-    run(
-        &|b| {
+    run_script(
+        |b| {
             b.config["linux"]["namespaces"].as_array_mut().expect("a list").push(json!({"type": "user"}));
             b.config["linux"]["uidMappings"] = json!(many);
             b.config["linux"]["gidMappings"] = json!(many);
@@ -278,11 +270,12 @@ fn r15_long_inputs_work_or_are_refused() {
     .refused("id mappings");
     let options = json!([format!("size=1m,{long}=1")]);
     let mount = json!({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": options});
-    run(&|b| b.add_mount(mount.clone()), "true").refused("/tmp");
+    run_script(|b| b.add_mount(mount.clone()), "true").refused("/tmp");
     let mount = json!({"destination": "/tmp", "type": "ramfs", "source": "x", "options": options});
-    run(&|b| b.add_mount(mount.clone()), "true").refused("/tmp");
-    run(&|b| b.config["hostname"] = json!("h".repeat(300)), "true").refused("hostname");
-    run(&|b| b.config["process"]["args"] = json!(["true", "y".repeat(200_000)]), "true").refused("too long");
+    run_script(|b| b.add_mount(mount.clone()), "true").refused("/tmp");
+    run_script(|b| b.config["hostname"] = json!("h".repeat(300)), "true").refused("hostname");
+    run_script(|b| b.config["process"]["args"] = json!(["true", "y".repeat(200_000)]), "true")
+        .refused("too long");
 }
 
 #[test]
@@ -299,9 +292,7 @@ fn r21_an_exec_has_what_the_first_process_has() {
     rt.create(&bundle, &id).ok();
     rt.call(&["start", &id]).ok();
     let first = || fs::read_to_string(bundle.rootfs().join("tmp/first")).unwrap_or_default();
-    while !first().ends_with("88\n") {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    wait_for(|| first().ends_with("88\n"), first);
     assert_eq!(rt.call(&["exec", &id, "sh", "-c", show]).ok(), first());
     // A document that says nothing of rights and limits.
     let document = bundle.path().join("process.json");

@@ -1,16 +1,9 @@
 use integration::bundle::Bundle;
-use integration::runtime::Runtime;
+use integration::runtime::{Runtime, run_script};
 use serde_json::json;
 
 fn output(change: impl FnOnce(&mut Bundle), script: &str) -> String {
-    let mut rt = Runtime::new();
-    let id = rt.id();
-    let mut bundle = Bundle::script(script);
-    change(&mut bundle);
-    let run = rt.run(&bundle, &id);
-    rt.assert_clean(&bundle);
-    assert_eq!(run.code, 0, "{run:?}");
-    run.stdout
+    run_script(change, script).ok()
 }
 
 #[test]

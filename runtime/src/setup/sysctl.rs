@@ -3,19 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use proto::sysctl::OF_IPC;
+
 use crate::error::{Error, Result, Step};
 use crate::spec::Linux;
-
-const OF_IPC: [&str; 8] = [
-    "kernel.msgmax",
-    "kernel.msgmnb",
-    "kernel.msgmni",
-    "kernel.sem",
-    "kernel.shmall",
-    "kernel.shmmax",
-    "kernel.shmmni",
-    "kernel.shm_rmid_forced",
-];
 
 pub(crate) fn validate(linux: &Linux) -> Result<()> {
     for key in linux.sysctl.keys() {
