@@ -1,6 +1,7 @@
 //! Fields of config.json that an engine seldom sets: each is applied, or refused by its name.
 
 use integration::bundle::Bundle;
+use integration::containerd_lite::wait_for;
 use integration::runtime::{Runtime, run_script as run, text};
 use serde_json::{Value, json};
 
@@ -129,11 +130,9 @@ fn network_devices_move_in_with_their_addresses() {
         |b| b.config["linux"]["netDevices"] = json!({&name: {"name": "inner"}}),
         "ip -o addr show dev inner; ip -o link show dev inner",
     );
-    // The namespace's end was its end too, and that of its other half.
-    let left = std::path::Path::new("/sys/class/net").join(&peer).exists();
-    if left {
-        ip(&["link", "del", &peer]);
-    }
+    // The namespace's end is its end too, and that of its other half; the kernel takes namespaces down in its own time.
+    let peer = std::path::Path::new("/sys/class/net").join(&peer);
+    wait_for(|| !peer.exists(), || format!("{} is left", peer.display()));
     let out = out.ok();
     assert!(out.contains("10.231.7.1/24") && out.contains("fd23:17::1/64"), "{out}");
     assert!(out.contains("UP"), "{out}");
