@@ -52,7 +52,7 @@ engine_pid=
 answers() { ask version >/dev/null 2>&1; }
 start_engine() {
     "$bin/gantryd" --config-file "$work/gantryd.json" -H "$DOCKER_HOST" --data-root "$work/data" --exec-root "$work/run" \
-        -p "$work/gantryd.pid" -b "$bridge" --bip "$network.1/24" -G root >>"$work/gantryd.log" 2>&1 </dev/null &
+        -p "$work/gantryd.pid" -b "$bridge" --bip "$network.1/24" -G root >>"$work/gantryd.log" 2>&1 </dev/null 8<&- 9<&- &
     engine_pid=$!
     until_true answers || fail "gantryd does not answer on its socket"
     printf '$ gantryd -H %s ... &\n[gantryd is process %s, containerd-lite %s]\n' "$DOCKER_HOST" "$engine_pid" "$(manager_pid)"
@@ -153,6 +153,8 @@ pid=$(ask inspect --format '{{.State.Pid}}' redis)
 address=$(ask inspect --format '{{.NetworkSettings.IPAddress}}' redis)
 pid_namespace=$(readlink "/proc/$pid/ns/pid")
 net_namespace=$(readlink "/proc/$pid/ns/net")
+# While they are held open their numbers are not given to the namespaces of another container on this machine.
+exec 8<"/proc/$pid/ns/pid" 9<"/proc/$pid/ns/net"
 until_true ping_redis "$address" 2>/dev/null || fail "redis never answered on $address"
 
 gantry exec redis ls /proc
