@@ -1,4 +1,5 @@
-//! Builds the daemon's parts in dependency order, binds the sockets last, serves, and drains when told to stop.
+//! Builds the daemon's parts in dependency order, binds the sockets (events before the tasks are taken up, the API last),
+//! serves, and drains when told to stop.
 
 use crate::config::Config;
 use crate::content::Store;
@@ -64,12 +65,13 @@ pub(crate) async fn serve(config: Config) -> Result<()> {
     let _state = lock(&config.state)?;
 
     let daemon = Arc::new(tokio::task::block_in_place(|| build(&config))?);
+    // Before the tasks are taken up: a shim that is told to end there first tries to deliver its events.
+    let events_listener = bind(Path::new(&config.ttrpc_address())).await?;
+    tokio::spawn(ttrpc::serve_events(events_listener, daemon.events.clone()));
     daemon.tasks.restore(&daemon.db).await?;
 
     let listener = bind(&config.grpc.address).await?;
     std::os::unix::fs::chown(&config.grpc.address, Some(config.grpc.uid), Some(config.grpc.gid))?;
-    let events_listener = bind(Path::new(&config.ttrpc_address())).await?;
-    tokio::spawn(ttrpc::serve_events(events_listener, daemon.events.clone()));
     let collected = daemon.clone();
     tokio::spawn(async move { collected.collector.run().await });
     // What became garbage just before the last stop.
