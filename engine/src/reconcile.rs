@@ -219,13 +219,17 @@ fn mark_started(ctx: &Ctx, id: &str) {
     }
 }
 
-/// Takes back what a start made before it was cut short: the container is as before it.
+/// Takes back what a start made before it was cut short: the container is as before it. One with `--rm` goes, as after a
+/// start that failed; it may also be one that has run, and whose removal was cut short after the marker was gone.
 async fn undo_start(ctx: &Shared, container: &Arc<Container>, record: &Record) -> Result<(), Error> {
     let endpoint = record.run.as_ref().and_then(|run| run.endpoint.clone());
     start::tidy_up(ctx, container, endpoint.as_ref()).await;
     save(ctx, container, Record { run: None, ..record.clone() }).await?;
     let exit_code = record.last.as_ref().map_or(0, |last| last.exit_code);
     container.ended(Live::Down, exit_code);
+    if record.host_config.auto_remove {
+        remove::remove_held(ctx, container, true).await?;
+    }
     Ok(())
 }
 

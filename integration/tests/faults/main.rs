@@ -142,6 +142,28 @@ fn an_exit_in_the_middle_is_known_afterwards() {
     engine.assert_nothing_left();
 }
 
+/// The moment of an exit that the test above rarely meets: the task and what told of its start are gone, its record is not.
+#[test]
+fn a_removal_that_only_left_the_record_is_finished() {
+    let Some(mut engine) = Engine::start() else { return };
+    let id = engine.ok(&["run", "-d", "--rm", "--name", "unkept", IMAGE, "sleep", "600"]);
+    let pid = engine.inspect("unkept", ".State.Pid");
+    engine.kill_gantryd();
+    integration::leaks::kill(pid.parse().unwrap());
+    let socket = engine.path("exec/containerd-lite/containerd.sock");
+    let delete = || {
+        let mut ctr = std::process::Command::new("ctr");
+        ctr.arg("-a").arg(&socket).args(["-n", "gantry", "tasks", "rm", id.trim()]).stdin(Stdio::null());
+        ctr.output().unwrap()
+    };
+    // Its shim needs a moment to hear of the end.
+    wait_for(|| delete().status.success(), || String::from_utf8_lossy(&delete().stderr).into_owned());
+    std::fs::remove_dir_all(engine.path("exec/containers").join(id.trim())).unwrap();
+    engine.launch();
+    engine.docker(&["inspect", "unkept"]).fails(1, "o such");
+    engine.assert_nothing_left();
+}
+
 #[test]
 fn a_start_cut_short_is_whole_or_absent() {
     let Some(mut engine) = Engine::start() else { return };
