@@ -1,11 +1,11 @@
 #!/bin/bash
-# setup.sh demo|test|bench: makes a Debian 12 with a Rust toolchain ready for that target. Installs with apt-get the
+# setup.sh demo|test|bench|fuzz: makes a Debian 12 with a Rust toolchain ready for that target. Installs with apt-get the
 # packages that are missing, and nothing else. One sentence, and exit code 1, when the machine cannot do it.
 set -euo pipefail
 
 say() { printf 'gantry: %s\n' "$1" >&2; exit 1; }
 
-target=${1:?usage: setup.sh demo|test|bench}
+target=${1:?usage: setup.sh demo|test|bench|fuzz}
 [ "$(id -u)" = 0 ] || say "\`make $target\` runs real containers and needs root: run it as root or with sudo"
 
 for kind in pid mnt uts ipc net cgroup; do
@@ -19,6 +19,7 @@ command -v cargo >/dev/null || say "cargo is missing: install the Rust toolchain
 
 # What provides each program: PROGRAM PACKAGE.
 wanted() {
+    [ "$target" = fuzz ] && { printf '%s\n' 'g++ g++'; return; }
     cat <<LIST
 cc gcc
 ip iproute2

@@ -56,7 +56,7 @@ pub(crate) fn read_document<T: serde::de::DeserializeOwned>(path: PathBuf) -> Re
     })
 }
 
-fn validate(spec: &Spec) -> Result<()> {
+pub(crate) fn validate(spec: &Spec) -> Result<()> {
     let version = spec.oci_version.split('.').next().unwrap_or_default();
     if version != "1" {
         return Err(Error::invalid(format!(

@@ -25,6 +25,8 @@ mod cgroup;
 mod commands;
 mod container;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod hooks;
 mod inroot;
 mod interrupt;

@@ -152,6 +152,12 @@ fn parse(text: &[u8]) -> Result<Left, Box<dyn std::error::Error>> {
     Ok(left)
 }
 
+/// Reads a state as a probe does.
+#[cfg(fuzzing)]
+pub(crate) fn judge(text: &[u8]) {
+    let _ = without_descriptors(|| parse(text).map(drop));
+}
+
 /// A state on its way.
 struct Written {
     file: File,

@@ -169,7 +169,7 @@ pub(crate) fn info() -> Result<()> {
     Ok(())
 }
 
-struct Given {
+pub(crate) struct Given {
     options: Option<Any>,
     is_bootstrap: bool,
 }
@@ -179,7 +179,11 @@ struct Given {
 fn read_options(args: &Args) -> Result<Given> {
     let mut input = Vec::new();
     std::io::stdin().take(MAX_OPTIONS).read_to_end(&mut input)?;
-    if let Ok(parameters) = BootstrapParams::decode(input.as_slice())
+    parse_options(&input, args)
+}
+
+pub(crate) fn parse_options(input: &[u8], args: &Args) -> Result<Given> {
+    if let Ok(parameters) = BootstrapParams::decode(input)
         && parameters.instance_id == args.id
         && parameters.namespace == args.namespace
     {
@@ -187,8 +191,7 @@ fn read_options(args: &Args) -> Result<Given> {
         let options = extensions.find(|any| CreateOptions::from_any(Some(any)).is_ok());
         return Ok(Given { options, is_bootstrap: true });
     }
-    let any =
-        Any::decode(input.as_slice()).map_err(|e| format!("read the options on standard input: {e}"))?;
+    let any = Any::decode(input).map_err(|e| format!("read the options on standard input: {e}"))?;
     Ok(Given { options: Some(any), is_bootstrap: false })
 }
 

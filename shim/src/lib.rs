@@ -44,6 +44,8 @@ mod mounts;
 mod runtime;
 
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod sys;
 
 use args::Action;

@@ -9,7 +9,7 @@ pub(super) const KERNEL_MEMORY: &str = "memory.kmem.limit_in_bytes";
 
 /// One write into a cgroup file.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Setting {
+pub(crate) struct Setting {
     pub(super) controller: &'static str,
     pub(super) file: String,
     pub(super) value: String,
@@ -20,7 +20,7 @@ fn set(list: &mut Vec<Setting>, controller: &'static str, file: impl Into<String
 }
 
 /// Everything but memory limits and devices, whose order depends on what is set already.
-pub(super) fn v1(r: &Resources) -> Result<Vec<Setting>> {
+pub(crate) fn v1(r: &Resources) -> Result<Vec<Setting>> {
     let mut list = Vec::new();
     if !r.unified.is_empty() {
         return Err(Error::invalid("invalid configuration: resources.unified cannot be used with cgroup v1"));
@@ -168,7 +168,7 @@ fn refuse_v1_only(r: &Resources) -> Result<()> {
     }
 }
 
-pub(super) fn v2(r: &Resources) -> Result<Vec<Setting>> {
+pub(crate) fn v2(r: &Resources) -> Result<Vec<Setting>> {
     refuse_v1_only(r)?;
     let mut list = Vec::new();
     rdma(r, &mut list)?;

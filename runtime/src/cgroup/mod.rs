@@ -5,7 +5,7 @@
 
 mod dbus;
 pub(crate) mod devices;
-mod limits;
+pub(crate) mod limits;
 mod none;
 pub(crate) mod stats;
 pub(crate) mod systemd;

@@ -163,6 +163,18 @@ fn decode(packet: &[u8], fd: Option<OwnedFd>) -> Option<Message> {
     })
 }
 
+/// Judges packets as [`Parent::receive`] does, up to the first refusal, which must be one.
+#[cfg(fuzzing)]
+pub(crate) fn conversation(packets: &[&[u8]]) {
+    let mut phase = Phase::Cloned;
+    for packet in packets {
+        let Some(message) = decode(packet, None) else { return };
+        let Ok(next) = next_phase(phase, &message) else { return };
+        assert!(next > phase || next == Phase::Ended, "{message:?} after {phase:?} led back to {next:?}");
+        phase = next;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
