@@ -10,7 +10,7 @@ RELEASE := $(abspath $(TARGET))/release
 PROGRAMS := gantry gantryd containerd-lite containerd-shim-gantry-v2 rung
 
 # The runtime is executed anew for every step of a container: what it maps is most of what it costs.
-SMALL := --config 'profile.release.package.runtime.opt-level="s"' --config 'profile.release.lto="fat"' --config profile.release.codegen-units=1
+SMALL := --config 'profile.release.opt-level="s"' --config 'profile.release.lto="fat"' --config profile.release.codegen-units=1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-vm suite-runc fuzz build release interop bench lint install clean
