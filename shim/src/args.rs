@@ -5,12 +5,13 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 pub(crate) const HELP: &str = "\
-Usage: containerd-shim-gantry-v2 -namespace NS -id ID -address SOCKET [-bundle DIR] [-debug] start|delete
+Usage: containerd-shim-gantry-v2 -namespace NS -id ID -address SOCKET [-bundle DIR] [-debug] start|delete|adopt
 
 The parent of one container. A containerd starts it; `ctr run --runtime io.containerd.gantry.v2 ...` makes it do so.
 
   start     make the socket, detach, and print its address; the current directory is the bundle
   delete    end what is left of the container and print a DeleteResponse; the current directory is the bundle
+  adopt     start in the place of a shim that was killed, from what it left in the bundle, the current directory
   -info     print a RuntimeInfo of the runtime (standard input: its options)
   -v        print the version
   -check-state         say whether this binary understands a running shim's state (standard input)
@@ -40,6 +41,7 @@ pub(crate) enum Action {
     Info,
     Start(Args),
     Delete(Args),
+    Adopt(Args),
     /// Say whether the state on standard input could be taken over.
     CheckState,
     /// Go on in a process that an earlier binary has left, with its state in this descriptor.
@@ -56,7 +58,7 @@ pub(crate) enum ArgsError {
     Missing(&'static str),
     #[error("{0:?} is no container id or namespace: letters, digits, and . _ - between them")]
     Identifier(String),
-    #[error("{0:?} is no action: start or delete")]
+    #[error("{0:?} is no action: start, delete or adopt")]
     Action(String),
     #[error("{0:?} is no descriptor")]
     Descriptor(String),
@@ -113,6 +115,7 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Action, ArgsError> {
     }
     match action.as_deref() {
         Some("start") => Ok(state.map_or(Action::Start(args), Action::Resume)),
+        Some("adopt") => Ok(state.map_or(Action::Adopt(args), Action::Resume)),
         Some("delete") => Ok(Action::Delete(args)),
         other => Err(ArgsError::Action(other.unwrap_or_default().to_owned())),
     }

@@ -3,6 +3,7 @@
 //! Every function here returns at once. A request that needs the runtime leaves its [`ReplyTo`] in the [`Call`], and is
 //! answered when that command has ended; one that waits for an exit leaves it with the process.
 
+mod adopt;
 mod calls;
 mod create;
 mod delete;
@@ -18,14 +19,15 @@ pub(crate) use create::{CreateOptions, write_whole};
 use crate::cgroup::{self, Cgroup};
 use crate::error::Error;
 use crate::events::Publisher;
-use crate::handover::{Upgrade, deadline, messages};
+use crate::handover::{Upgrade, deadline, messages, optional_descriptor};
 use crate::io::Io;
 use crate::process::{Ask, Exit, State, allow};
 use crate::runtime::Runtime;
 use proto::kind::ErrorKind;
 use proto::task::types::Mount;
+use rustix::fd::OwnedFd;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -52,6 +54,8 @@ pub(crate) enum Handled {
 const MAX_WAITERS: usize = 4096;
 /// Most execs of one container that are not deleted yet.
 const MAX_EXECS: usize = 8192;
+/// Answers of deletes that are kept.
+const MAX_DELETED: usize = 16;
 
 /// Everything the shim holds; all of it is handed over to a new binary.
 #[derive(Serialize, Deserialize)]
@@ -72,9 +76,26 @@ pub(crate) struct Shim {
     /// Exits of pids that are nobody's yet: a create or exec that is under way may turn out to have started them.
     early_exits: BTreeMap<u32, Exit>,
     next_handle: Handle,
+    /// Answers of the last deletes: a daemon that did not hear one asks the shim that has adopted.
+    #[serde(default)]
+    deleted: VecDeque<Deleted>,
+    /// In the names of our files in the bundle; nobody in a container can know it.
+    #[serde(default)]
+    token: String,
+    /// Something has changed that an adopting shim must know.
+    #[serde(skip)]
+    pub(crate) changed: bool,
     /// A new binary that is to take over.
     #[serde(skip)]
     pub(crate) upgrade: Option<Upgrade>,
+}
+
+/// The container and exec that were deleted, and the encoded answer.
+#[derive(Serialize, Deserialize)]
+struct Deleted {
+    id: String,
+    exec_id: String,
+    answer: Vec<u8>,
 }
 
 /// One container: its bundle, its first process and its execs.
@@ -113,6 +134,15 @@ pub(crate) struct Process {
     exec_id: String,
     state: State,
     pid: u32,
+    /// Clock ticks after boot: a pid that another process has by now is told by it.
+    #[serde(default)]
+    start_time: u64,
+    /// The process, until it has ended.
+    #[serde(default, with = "optional_descriptor")]
+    pidfd: Option<OwnedFd>,
+    /// Adopted: another process reaps it, and its end is seen by its pidfd.
+    #[serde(default)]
+    adopted: bool,
     exit: Option<Exit>,
     /// An exit that may not be told yet: its start event, or the exits of execs, come first.
     held: Option<Exit>,
@@ -147,6 +177,15 @@ impl Process {
         self.pid != 0
     }
 
+    /// The runtime has created it: not reaped yet, so the pid is its own.
+    fn exists_as(&mut self, pid: u32) {
+        self.pid = pid;
+        self.start_time = crate::sys::start_time(pid).unwrap_or_default();
+        let number = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+        let opened = number.map(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()));
+        self.pidfd = opened.and_then(Result::ok);
+    }
+
     fn is_init(&self) -> bool {
         self.exec_id.is_empty()
     }
@@ -163,8 +202,15 @@ impl Process {
 }
 
 impl Shim {
-    pub(crate) fn new(namespace: &str, defaults: CreateOptions, publisher: Publisher) -> Shim {
-        Shim {
+    pub(crate) fn new(
+        namespace: &str,
+        defaults: CreateOptions,
+        publisher: Publisher,
+    ) -> std::io::Result<Shim> {
+        let mut random = [0; 8];
+        std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut random)?;
+        let token = format!("{:016x}", u64::from_ne_bytes(random));
+        Ok(Shim {
             namespace: namespace.to_owned(),
             defaults,
             publisher,
@@ -175,8 +221,16 @@ impl Shim {
             calls: BTreeMap::new(),
             early_exits: BTreeMap::new(),
             next_handle: 1,
+            deleted: VecDeque::new(),
+            token,
+            changed: false,
             upgrade: None,
-        }
+        })
+    }
+
+    /// How the names of a process's own files begin.
+    fn io_base(&self, handle: Handle) -> PathBuf {
+        PathBuf::from(format!("{}{}-{handle}", proto::task::bundle::IO_PREFIX, self.token))
     }
 
     fn container(&self, id: &str) -> Result<&Container, Error> {
@@ -216,6 +270,9 @@ impl Shim {
             exec_id: exec_id.to_owned(),
             state: State::Created,
             pid: 0,
+            start_time: 0,
+            pidfd: None,
+            adopted: false,
             exit: None,
             held: None,
             io,
@@ -249,7 +306,8 @@ impl Shim {
     }
 
     /// Output of a process has moved: a delete may have waited for its end.
-    pub(crate) fn output_moved(&mut self, handle: Handle) {
+    pub(crate) fn output_moved(&mut self, handle: Handle, ended: bool) {
+        self.changed |= ended;
         self.advance_delete(handle);
     }
 
@@ -257,6 +315,7 @@ impl Shim {
     pub(crate) fn deadlines_passed(&mut self) {
         let due: Vec<Handle> =
             self.processes.iter().filter(|(_, p)| p.deleting.is_some()).map(|(handle, _)| *handle).collect();
+        self.changed |= !due.is_empty();
         for handle in due {
             self.advance_delete(handle);
         }
@@ -265,10 +324,11 @@ impl Shim {
     /// Terminals that arrived through a console socket are connected.
     pub(crate) fn receive_terminal(&mut self, handle: Handle) {
         let Some(process) = self.processes.get_mut(&handle) else { return };
-        if let Some(master) = process.io.console.as_mut().and_then(crate::io::console::Console::receive)
-            && let Err(error) = process.io.connect_terminal(master)
-        {
-            crate::complain!("{}: {error}", process.container);
+        if let Some(master) = process.io.console.as_mut().and_then(crate::io::console::Console::receive) {
+            self.changed = true;
+            if let Err(error) = process.io.connect_terminal(master) {
+                crate::complain!("{}: {error}", process.container);
+            }
         }
     }
 }

@@ -28,6 +28,8 @@ enum Source {
     /// A kill for want of memory in the cgroup of this first process's container.
     OutOfMemory(Handle),
     Console(Handle),
+    /// A process that another one reaps has ended.
+    Adopted(Handle),
     Output(Handle, usize),
     Stdin(Handle),
 }
@@ -71,12 +73,13 @@ pub(crate) fn serve(state: &mut State, signals: &OwnedFd) -> std::io::Result<()>
                 Source::Accept => connections.accept(listener),
                 Source::Connection(id) => connections.read(id, shim),
                 Source::Events => {}
+                Source::Adopted(handle) => shim.adopted_ended(handle),
                 Source::OutOfMemory(init) => shim.oom_woken(init),
                 Source::Console(handle) => shim.receive_terminal(handle),
                 Source::Output(handle, index) => {
                     if let Some(process) = shim.processes.get_mut(&handle) {
-                        process.io.pump(index);
-                        shim.output_moved(handle);
+                        let ended = process.io.pump(index);
+                        shim.output_moved(handle, ended);
                     }
                 }
                 Source::Stdin(handle) => {
@@ -84,12 +87,14 @@ pub(crate) fn serve(state: &mut State, signals: &OwnedFd) -> std::io::Result<()>
                         && process.io.stdin.as_mut().is_some_and(|stdin| !stdin.pump())
                     {
                         process.io.close_stdin();
+                        shim.changed = true;
                     }
                 }
             }
         }
         shim.deadlines_passed();
         advance_upgrade(state);
+        handover::keep(&mut state.shim);
         state.connections.send(&mut state.shim);
     }
 }
@@ -142,6 +147,10 @@ fn poll(
         sources.push(Source::OutOfMemory(init));
     }
     for (handle, process) in &shim.processes {
+        if let Some(fd) = process.adopted_pidfd() {
+            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            sources.push(Source::Adopted(*handle));
+        }
         if let Some(fd) = process.io.console.as_ref().and_then(|console| console.listening()) {
             fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
             sources.push(Source::Console(*handle));

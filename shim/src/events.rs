@@ -35,6 +35,9 @@ pub(crate) struct Publisher {
     #[serde(skip)]
     retry_at: Option<Instant>,
     refusals: u32,
+    /// The queue is not what it was when this was taken last.
+    #[serde(skip)]
+    pub(crate) changed: bool,
 }
 
 struct Connection {
@@ -55,7 +58,14 @@ impl Publisher {
             pause: Duration::from_millis(10),
             retry_at: None,
             refusals: 0,
+            changed: false,
         }
+    }
+
+    /// After the shim that had it: the daemon's address may be another by now.
+    pub(crate) fn adopt(&mut self, address: Option<String>) {
+        self.address = address.filter(|a| !a.is_empty()).or(self.address.take());
+        self.pause = Duration::from_millis(10);
     }
 
     /// Queues one event; it is sent when the loop comes to it.
@@ -74,6 +84,7 @@ impl Publisher {
             topic: topic.to_owned(),
             event: Some(any::pack(event)),
         };
+        self.changed = true;
         self.queue.push_back(ForwardRequest { envelope: Some(envelope) });
     }
 
@@ -168,6 +179,7 @@ impl Publisher {
     }
 
     fn taken(&mut self) {
+        self.changed = true;
         self.queue.pop_front();
         self.refusals = 0;
         self.pause = Duration::from_millis(10);

@@ -8,7 +8,10 @@
 //! The state is JSON with a version; descriptors stand in it as their numbers. A binary that does not understand it, or
 //! cannot be executed, leaves this one running; one that fails although its probe did not executes this one again.
 
+mod survival;
 mod wire;
+
+pub(crate) use survival::{Kept, forget, keep, left};
 
 use wire::without_descriptors;
 pub(crate) use wire::{deadline, descriptor, message, messages, optional_descriptor, optional_message};

@@ -10,6 +10,7 @@ use prost::Message;
 use proto::any::{self, Any};
 use proto::task::bootstrap::BootstrapParams;
 use proto::task::{api, bundle, types};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use sha2::{Digest, Sha256};
 use std::error::Error;
@@ -18,12 +19,14 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// Bytes of options that are read from standard input.
 const MAX_OPTIONS: u64 = 4 << 20;
+/// How long a runtime's command that a killed shim has left may still take.
+const COMMANDS_LEFT: Duration = Duration::from_secs(10);
 
 /// The socket, a detached copy of this process that serves it, and its address on standard output. The copy is a fork:
 /// one process start per container.
@@ -42,8 +45,77 @@ pub(crate) fn start(args: &Args) -> Result<()> {
     }
     detach()?;
     let publisher = Publisher::new(std::env::var("TTRPC_ADDRESS").ok(), &args.namespace);
-    let shim = Shim::new(&args.namespace, defaults, publisher);
+    let shim = Shim::new(&args.namespace, defaults, publisher)?;
     serve(State { shim, connections: Connections::default(), listener })
+}
+
+/// In the place of a shim that was killed: its socket again, and its containers. What fails, fails before the fork and
+/// leaves the bundle as it was, so that another can try.
+pub(crate) fn adopt(args: &Args) -> Result<()> {
+    let mut input = Vec::new();
+    std::io::stdin().take(MAX_OPTIONS).read_to_end(&mut input)?;
+    let kept = handover::Kept::parse(&input)?;
+    let path = socket_path(args)?;
+    let address = format!("unix://{}", path.display());
+    let Some(listener) = listen(&path)? else { return announce(&address, false) };
+    let mut shim = match adopt_state(&kept) {
+        Ok(shim) => shim,
+        Err(error) => {
+            let _ = std::fs::remove_file(&path);
+            return Err(error);
+        }
+    };
+    crate::container::write_whole(Path::new(bundle::ADDRESS), address.as_bytes())?;
+    shim.publisher.adopt(std::env::var("TTRPC_ADDRESS").ok());
+    drop(kept);
+    if !sys::fork()? {
+        return announce(&address, false);
+    }
+    detach()?;
+    serve(State { shim, connections: Connections::default(), listener })
+}
+
+fn adopt_state(kept: &handover::Kept) -> Result<Shim> {
+    wait_for_commands(&std::env::current_dir()?);
+    let mut shim = handover::left()?;
+    // A runtime that writes into a closed pipe must not end this process.
+    sys::ignore_signals(&[libc::SIGPIPE]);
+    shim.adopt(kept)?;
+    Ok(shim)
+}
+
+/// Waits for the runtime's commands that a killed shim has left in its bundle: what they do is to be known. They are
+/// known by their working directory, which a container's process never has, and their log.
+fn wait_for_commands(dir: &Path) {
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+    let deadline = Instant::now() + COMMANDS_LEFT;
+    let log = dir.join(bundle::RUNTIME_LOG);
+    let is_command = |pid: i32| {
+        let proc = PathBuf::from(format!("/proc/{pid}"));
+        let has_log = |line: Vec<u8>| {
+            line.split(|byte| *byte == 0).any(|word| word == log.as_os_str().as_encoded_bytes())
+        };
+        std::fs::read_link(proc.join("cwd")).is_ok_and(|cwd| cwd == dir)
+            && std::fs::read(proc.join("cmdline")).is_ok_and(has_log)
+    };
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(pid) =
+            name.to_str().and_then(|name| name.parse::<i32>().ok()).filter(|pid| is_command(*pid))
+        else {
+            continue;
+        };
+        // The descriptor first: when the look after it fits, it holds the process we saw.
+        let Some(Ok(pidfd)) = Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty())) else {
+            continue;
+        };
+        if is_command(pid) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+            let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+            let _ = rustix::event::poll(&mut fds, Some(&left));
+        }
+    }
 }
 
 /// Goes on with what an earlier binary of this process has left in the descriptor `state`.
@@ -54,6 +126,7 @@ pub(crate) fn resume(state: i32) -> Result<()> {
 fn serve(mut state: State) -> Result<()> {
     let signals = sys::signals(&[libc::SIGCHLD, libc::SIGUSR2])?;
     event_loop::serve(&mut state, &signals)?;
+    handover::forget();
     if let Ok(address) = state.listener.local_addr()
         && let Some(path) = address.as_pathname()
     {

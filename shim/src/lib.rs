@@ -60,6 +60,7 @@ pub fn run(arguments: Vec<OsString>) -> Result<(), Box<dyn Error>> {
         Action::Info => launch::info()?,
         Action::Start(args) => launch::start(&args)?,
         Action::Delete(args) => launch::delete(&args)?,
+        Action::Adopt(args) => launch::adopt(&args)?,
         Action::CheckState => handover::check()?,
         Action::Resume(state) => launch::resume(state)?,
     }

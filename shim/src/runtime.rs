@@ -60,13 +60,30 @@ impl Runtime {
         }
     }
 
-    /// Starts `rung [global flags] arguments` and returns its pid. `log` is where it writes its errors.
-    pub(crate) fn spawn(&self, log: &Path, arguments: &[&str], streams: Streams) -> Result<u32, Error> {
+    /// What the runtime says of a container; none where it knows none. Waits for the answer: only for an adoption, which
+    /// serves nobody yet.
+    pub(crate) fn status(&self, log: &Path, id: &str) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Answer {
+            status: String,
+        }
+        let mut command = self.command(log);
+        let output = command.args(["state", id]).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+        serde_json::from_slice::<Answer>(&output.stdout).ok().map(|answer| answer.status)
+    }
+
+    fn command(&self, log: &Path) -> Command {
         let mut command = Command::new(&self.binary);
         command.arg("--root").arg(&self.root).arg("--log").arg(log).args(["--log-format", "json"]);
         if self.systemd_cgroup {
             command.arg("--systemd-cgroup");
         }
+        command
+    }
+
+    /// Starts `rung [global flags] arguments` and returns its pid. `log` is where it writes its errors.
+    pub(crate) fn spawn(&self, log: &Path, arguments: &[&str], streams: Streams) -> Result<u32, Error> {
+        let mut command = self.command(log);
         command.args(arguments).stdin(streams.stdin).stdout(streams.stdout).stderr(streams.stderr);
         // The child is reaped by the event loop, by pid; std's handle does not reap when it is dropped.
         let child = command.spawn().map_err(|e| {

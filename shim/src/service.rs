@@ -9,6 +9,11 @@ use proto::ttrpc::Request;
 
 /// Carries out one request, or starts to.
 pub(crate) fn handle(shim: &mut Shim, request: &Request, reply: ReplyTo) {
+    // An unfinished create is taken back by who asked for it, from the bundle alone.
+    shim.changed |= !matches!(
+        request.method.as_str(),
+        "Create" | "State" | "Pids" | "Stats" | "Wait" | "Connect" | "ResizePty" | "Descriptors" | "Upgrade"
+    );
     match dispatch(shim, request, reply) {
         Ok(Handled::Now(payload)) => shim.answers.push((reply, Ok(payload))),
         Ok(Handled::Later) => {}
@@ -19,6 +24,10 @@ pub(crate) fn handle(shim: &mut Shim, request: &Request, reply: ReplyTo) {
 fn dispatch(shim: &mut Shim, request: &Request, reply: ReplyTo) -> Result<Handled, Error> {
     if request.service == CONTROL_SERVICE && request.method == "Upgrade" {
         return shim.upgrade(&decode::<gantry::UpgradeRequest>(request)?.binary, Some(reply));
+    }
+    if request.service == CONTROL_SERVICE && request.method == "Descriptors" {
+        decode::<gantry::DescriptorsRequest>(request)?;
+        return Ok(shim.descriptors());
     }
     let unimplemented = |text: String| Err(Error::new(ErrorKind::Unimplemented, text));
     if request.service != SERVICE_V2 && request.service != SERVICE_V3 {

@@ -96,3 +96,59 @@ pub(crate) fn execute(program: &CStr, arguments: &[CString]) -> io::Error {
     unsafe { libc::execv(program.as_ptr(), pointers.as_ptr()) };
     io::Error::last_os_error()
 }
+
+/// Sends a signal by number to the process of a pidfd.
+pub(crate) fn pidfd_kill(pidfd: &OwnedFd, signal: i32) -> io::Result<()> {
+    // SAFETY: the kernel is given no siginfo, and reads no memory of ours.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// linux/pidfd.h's `struct pidfd_info`, its first version.
+#[repr(C)]
+#[derive(Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup: u64,
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+const PIDFD_INFO_EXIT: u64 = 1 << 3;
+/// `_IOWR(PIDFS_IOCTL_MAGIC, 11, struct pidfd_info)`.
+const PIDFD_GET_INFO: libc::c_ulong = 0xc040_ff0b;
+
+/// The wait status of a process that has been reaped by whoever had it; from kernel 6.15 on.
+pub(crate) fn reaped_status(pidfd: &OwnedFd) -> Option<i32> {
+    let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
+    // SAFETY: the ioctl writes at most the size that its number holds, which is that of `info`.
+    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO as _, &raw mut info) };
+    (result == 0 && info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code)
+}
+
+/// Field 22 of proc_pid_stat(5).
+pub(crate) fn start_time(pid: u32) -> Option<u64> {
+    stat_fields(pid)?.get(19)?.parse().ok()
+}
+
+/// The wait status of a process that has ended, but was not reaped: field 52, where the state is Z.
+pub(crate) fn zombie_status(pid: u32, start_time: u64) -> Option<i32> {
+    let fields = stat_fields(pid)?;
+    let is_it = fields.first()? == "Z" && fields.get(19)?.parse() == Ok(start_time);
+    fields.get(49)?.parse().ok().filter(|_| is_it)
+}
+
+/// The fields of a process's stat from the third on. The name before them is in parentheses and may hold anything.
+fn stat_fields(pid: u32) -> Option<Vec<String>> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    Some(fields.split_whitespace().map(str::to_owned).collect())
+}

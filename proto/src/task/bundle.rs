@@ -22,3 +22,7 @@ pub const OPTIONS: &str = "options.json";
 pub const RUNTIME: &str = "runtime";
 /// Symlink to the container's directory that outlives a reboot.
 pub const WORK: &str = "work";
+/// How the names of a shim of Gantry's own FIFOs begin, and of what belongs to them.
+pub const IO_PREFIX: &str = "io-";
+/// What a shim of Gantry knows, for one that is to adopt its containers. A bundle without it has another shim.
+pub const SHIM_STATE: &str = "shim-state.json";

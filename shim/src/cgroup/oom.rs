@@ -43,6 +43,11 @@ impl Watch {
         Ok(Some(Watch { wakes, told: kills(cgroup).unwrap_or_default() }))
     }
 
+    /// Goes on with an earlier shim's watch: what was killed meanwhile has not been told.
+    pub(crate) fn adopt(self, cgroup: &Cgroup) -> Result<Option<Watch>, Error> {
+        Ok(Watch::begin(cgroup)?.map(|watch| Watch { told: self.told, ..watch }))
+    }
+
     pub(crate) fn wakes(&self) -> BorrowedFd<'_> {
         self.wakes.as_fd()
     }

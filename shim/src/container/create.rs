@@ -96,11 +96,15 @@ impl Shim {
             stderr: request.stderr,
             terminal: request.terminal,
         };
+        let base = self.io_base(self.next_handle);
         let started = options.open_log().and_then(|log| {
             let readers = if options.log.is_some() { Readers::Optional } else { Readers::Expected };
-            let (io, streams) = Io::open(&uris, readers, log)?;
-            let pid = spawn_create(&runtime, &bundle_dir, &request.id, &io, streams)?;
-            Ok((io, pid))
+            let (mut io, streams) = Io::open(&uris, readers, log, base)?;
+            let spawned = spawn_create(&runtime, &bundle_dir, &request.id, &io, streams);
+            if spawned.is_err() {
+                io.close();
+            }
+            spawned.map(|pid| (io, pid))
         });
         let (io, pid) = match started {
             Ok(started) => started,
@@ -142,7 +146,7 @@ impl Shim {
         let pid = result.and_then(|()| read_pid(&bundle_dir.join(bundle::INIT_PID)));
         match pid {
             Ok(pid) => {
-                self.process_mut(init).pid = pid;
+                self.process_mut(init).exists_as(pid);
                 self.watch_cgroup(&id, pid);
                 let uris = self.process(init).io.uris().clone();
                 let io = events::TaskIo {

@@ -1,7 +1,7 @@
 //! Delete: output first, then the runtime's delete, then the mounts; the answer carries the exit status.
 
 use super::calls::{Call, Verb};
-use super::{DeleteStage, Deleting, Handle, Handled, ReplyTo, Shim};
+use super::{DeleteStage, Deleted, Deleting, Handle, Handled, MAX_DELETED, Process, ReplyTo, Shim};
 use crate::error::Error;
 use crate::mounts;
 use crate::process::{Ask, State};
@@ -16,7 +16,10 @@ const DRAIN: Duration = Duration::from_secs(10);
 impl Shim {
     /// Delete of a container or an exec; answered when all of it is gone.
     pub(crate) fn delete(&mut self, request: &api::DeleteRequest, reply: ReplyTo) -> Result<Handled, Error> {
-        let handle = self.handle(&request.id, &request.exec_id)?;
+        let handle = match self.handle(&request.id, &request.exec_id) {
+            Ok(handle) => handle,
+            Err(unknown) => return self.deleted_before(request).map(Handled::Now).ok_or(unknown),
+        };
         let process = self.process_mut(handle);
         process.allow(Ask::Delete)?;
         process.deleting =
@@ -106,9 +109,7 @@ impl Shim {
             id: String::new(),
         };
         self.publisher.publish(topic::DELETE, &event);
-        if let Some(deleting) = process.deleting {
-            self.answer(deleting.reply, Ok(response.encode_to_vec()));
-        }
+        self.answer_delete(process, &response);
     }
 
     fn exec_deleted(&mut self, handle: Handle) {
@@ -118,9 +119,24 @@ impl Shim {
             container.execs.remove(&process.exec_id);
         }
         let response = delete_response(&process);
+        self.answer_delete(process, &response);
+    }
+
+    fn answer_delete(&mut self, process: Process, response: &api::DeleteResponse) {
+        let answer = response.encode_to_vec();
         if let Some(deleting) = process.deleting {
-            self.answer(deleting.reply, Ok(response.encode_to_vec()));
+            self.answer(deleting.reply, Ok(answer.clone()));
         }
+        if self.deleted.len() == MAX_DELETED {
+            self.deleted.pop_front();
+        }
+        self.deleted.push_back(Deleted { id: process.container, exec_id: process.exec_id, answer });
+    }
+
+    fn deleted_before(&self, request: &api::DeleteRequest) -> Option<Vec<u8>> {
+        let is_asked =
+            |deleted: &&Deleted| (&deleted.id, &deleted.exec_id) == (&request.id, &request.exec_id);
+        self.deleted.iter().rev().find(is_asked).map(|deleted| deleted.answer.clone())
     }
 }
 

@@ -12,19 +12,19 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// The exec's files in the bundle, beside those of `proto::task::bundle`.
-struct Files {
-    spec: PathBuf,
-    pid: PathBuf,
+pub(super) struct Files {
+    pub(super) spec: PathBuf,
+    pub(super) pid: PathBuf,
     log: PathBuf,
 }
 
 impl Files {
-    fn new(bundle: &Path, exec_id: &str) -> Files {
+    pub(super) fn new(bundle: &Path, exec_id: &str) -> Files {
         let file = |suffix: &str| bundle.join(format!("{exec_id}.{suffix}"));
         Files { spec: file("process.json"), pid: file("pid"), log: file("log.json") }
     }
 
-    fn remove(&self) {
+    pub(super) fn remove(&self) {
         for path in [&self.spec, &self.pid, &self.log] {
             let _ = std::fs::remove_file(path);
         }
@@ -76,7 +76,8 @@ impl Shim {
         let files = Files::new(&container.bundle, &process.exec_id);
         let readers = if container.own_client { Readers::Optional } else { Readers::Expected };
         super::create::write_whole(&files.spec, &process.spec)?;
-        let started = Io::open(process.io.uris(), readers, None).and_then(|(io, streams)| {
+        let base = self.io_base(handle);
+        let started = Io::open(process.io.uris(), readers, None, base).and_then(|(mut io, streams)| {
             let console = io.console.as_ref().map(crate::io::console::Console::runtime_path);
             let (spec, pid) = (files.spec.display().to_string(), files.pid.display().to_string());
             let mut arguments = vec!["exec", "--process", &spec, "--pid-file", &pid, "--detach"];
@@ -84,7 +85,11 @@ impl Shim {
                 arguments.extend(["--console-socket", console]);
             }
             arguments.push(&process.container);
-            Ok((io, container.runtime.spawn(&files.log, &arguments, streams)?))
+            let spawned = container.runtime.spawn(&files.log, &arguments, streams);
+            if spawned.is_err() {
+                io.close();
+            }
+            spawned.map(|pid| (io, pid))
         });
         let (io, pid) = match started {
             Ok(started) => started,
@@ -112,7 +117,7 @@ impl Shim {
         let process = self.process_mut(handle);
         match pid {
             Ok(pid) => {
-                process.pid = pid;
+                process.exists_as(pid);
                 process.state = State::Running;
                 let event = events::TaskExecStarted {
                     container_id: process.container.clone(),

@@ -19,10 +19,12 @@ impl Shim {
             let ids: Vec<String> = self.containers.keys().cloned().collect();
             ids.iter().for_each(|id| self.notice_oom(id));
         }
+        self.changed = true;
         if let Some(call) = self.calls.remove(&pid) {
             self.call_ended(call, exit.status);
         } else if let Some(handle) = self.by_pid(pid) {
-            self.process_mut(handle).held = Some(exit);
+            let process = self.process_mut(handle);
+            (process.held, process.pidfd) = (Some(exit), None);
             self.settle_exit(handle);
         } else if !self.calls.is_empty() {
             self.early_exits.insert(pid, exit);
@@ -41,7 +43,8 @@ impl Shim {
     pub(super) fn claim_early_exit(&mut self, handle: Handle) {
         let pid = self.process(handle).pid;
         if let Some(exit) = self.early_exits.remove(&pid) {
-            self.process_mut(handle).held = Some(exit);
+            let process = self.process_mut(handle);
+            (process.held, process.pidfd) = (Some(exit), None);
         }
         self.settle_exit(handle);
     }

@@ -90,7 +90,8 @@ impl Shim {
         Ok(Handled::Later)
     }
 
-    /// One process is signalled directly: it is our child and not reaped yet, so its pid is still its own.
+    /// One process is signalled directly: it is our child and not reaped yet, so its pid is still its own. One that was
+    /// adopted is somebody else's child, and is signalled by its descriptor.
     pub(crate) fn kill(&mut self, request: &api::KillRequest, reply: ReplyTo) -> Result<Handled, Error> {
         let handle = self.handle(&request.id, &request.exec_id)?;
         let process = self.process(handle);
@@ -106,7 +107,7 @@ impl Shim {
             self.call(Verb::Kill, handle, &["kill", "--all", &request.id, &signal], Some(reply))?;
             return Ok(Handled::Later);
         }
-        send_signal(process.pid, request.signal)?;
+        send_signal(process, request.signal)?;
         Ok(Handled::Now(Vec::new()))
     }
 
@@ -192,7 +193,8 @@ impl Shim {
     }
 }
 
-fn send_signal(pid: u32, signal: u32) -> Result<(), Error> {
+fn send_signal(process: &super::Process, signal: u32) -> Result<(), Error> {
+    let pid = process.pid;
     let invalid = || Error::invalid(format!("signal {signal} does not exist: invalid argument"));
     let number = i32::try_from(signal).map_err(|_| invalid())?;
     // Signal 0 only asks whether the process is there, and it is.
@@ -200,8 +202,11 @@ fn send_signal(pid: u32, signal: u32) -> Result<(), Error> {
         return Ok(());
     }
     // Through the raw call: real-time signals have no name in rustix, and the kernel refuses numbers it does not have.
-    let pid = i32::try_from(pid).map_err(|_| invalid())?;
-    let result = crate::sys::kill(pid, number);
+    let number_of_pid = i32::try_from(pid).map_err(|_| invalid())?;
+    let result = match &process.pidfd {
+        Some(pidfd) if process.adopted => crate::sys::pidfd_kill(pidfd, number),
+        _ => crate::sys::kill(number_of_pid, number),
+    };
     result.map_err(|e| match e.raw_os_error() {
         Some(code) if code == rustix::io::Errno::INVAL.raw_os_error() => invalid(),
         Some(code) if code == rustix::io::Errno::SRCH.raw_os_error() => {

@@ -96,6 +96,16 @@ impl Console {
         }
     }
 
+    pub(crate) fn master(&self) -> Option<rustix::fd::BorrowedFd<'_>> {
+        self.master.as_ref().map(rustix::fd::AsFd::as_fd)
+    }
+
+    /// That of an earlier shim, which does not listen any more.
+    pub(crate) fn adopt(mut self) -> Console {
+        self.stop_listening();
+        Console { listener: None, socket_path: PathBuf::new(), connection: None, master: None, size: None }
+    }
+
     pub(crate) fn set_master(&mut self, master: OwnedFd) {
         if let Some(size) = self.size.take() {
             let _ = rustix::termios::tcsetwinsize(&master, winsize(size));

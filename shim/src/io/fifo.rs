@@ -67,7 +67,7 @@ impl Sink {
     }
 
     /// Opens an optional FIFO if somebody reads it; ENXIO says that nobody does.
-    fn find_reader(&mut self) {
+    pub(super) fn find_reader(&mut self) {
         if let Sink::Optional { path, writer: writer @ None } = self {
             let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
             *writer = rustix::fs::open(&*path, flags, Mode::empty()).ok();
@@ -85,6 +85,14 @@ impl Sink {
             {
                 *writer = None;
             }
+        }
+    }
+
+    pub(super) fn reader_is_gone(&mut self) {
+        if let Sink::Optional { writer, .. } = self {
+            *writer = None;
+        } else {
+            *self = Sink::Nowhere;
         }
     }
 
@@ -111,9 +119,13 @@ impl Sink {
         }
     }
 
-    /// No output will come: a reader that waits gets its end of file, also one that no byte ever reached.
+    /// No output will come: a reader that waits gets its end of file, also one that no byte ever reached. Our own client
+    /// knows it from that of a shim that was killed by the FIFO's name, which goes first.
     pub(crate) fn end(&mut self) {
         self.find_reader();
+        if let Sink::Optional { path, .. } = self {
+            let _ = std::fs::remove_file(path);
+        }
         *self = Sink::Nowhere;
     }
 }

@@ -40,6 +40,18 @@ impl Stdin {
         Ok(Some(Stdin { fifo, keep_open, target: None, pending: Vec::new(), ended: false }))
     }
 
+    /// What a daemon is to keep: the FIFO from the client, whose writer would fail without a reader, and the process's
+    /// pipe, which would be at its end without a writer.
+    pub(crate) fn keepable(&self) -> impl Iterator<Item = (&'static str, BorrowedFd<'_>)> {
+        let target = self.target.as_ref().filter(|_| !self.is_closing()).map(|fd| ("stdin", fd.as_fd()));
+        [("input", self.fifo.as_fd())].into_iter().chain(target)
+    }
+
+    /// The client has said that it will send no more.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.keep_open.is_none()
+    }
+
     /// Where the input goes.
     pub(crate) fn connect(&mut self, target: OwnedFd) -> Result<(), Error> {
         rustix::io::ioctl_fionbio(&target, true).map_err(|e| Error::step("make stdin non-blocking", e))?;

@@ -1,10 +1,12 @@
 //! docker's json-file log: `{"log":"text\n","stream":"stdout","attrs":{..},"time":"..."}` a line, `attrs` only where
 //! there are some. Rotation keeps FILE, FILE.1 (newer) ... FILE.N.
 //!
-//! All messages of one read are written with one O_APPEND write, so a killed shim leaves whole lines. Where the disk
-//! fills, what was written of a line is taken back and the lines are lost, but the container is not held up.
+//! All messages of one read are written with one O_APPEND write, and then the position. A kill may come between the two,
+//! or leave half a line: who goes on with the log counts the lines beyond the position, and takes a torn one back. Where
+//! the disk fills, what was written of a line is taken back and the lines are lost, but the container is not held up.
 
-use super::Stream;
+use super::position::{self, Position};
+use super::{Mark, Stream};
 use crate::handover::descriptor;
 use proto::time::Rfc3339;
 use rustix::fd::OwnedFd;
@@ -21,6 +23,8 @@ pub(crate) struct JsonFile {
     path: PathBuf,
     #[serde(with = "descriptor")]
     file: OwnedFd,
+    #[serde(default)]
+    inode: u64,
     size: u64,
     /// Bytes after which the file is rotated; 0 is never.
     max_size: u64,
@@ -29,6 +33,12 @@ pub(crate) struct JsonFile {
     attrs: Vec<u8>,
     /// Lines of the read being handled.
     batch: Vec<u8>,
+    /// None in the state of a shim that kept none.
+    #[serde(default)]
+    position: Option<Position>,
+    /// Messages of each stream that an earlier shim has written, but not into the position.
+    #[serde(default)]
+    ahead: [usize; 2],
     /// The time of the last line, and the end of a line of that time.
     #[serde(skip)]
     stamp: (Option<SystemTime>, Vec<u8>),
@@ -43,7 +53,7 @@ impl JsonFile {
         attrs: &BTreeMap<String, String>,
     ) -> io::Result<JsonFile> {
         let file = open_append(path)?;
-        let size = rustix::fs::fstat(&file)?.st_size as u64;
+        let (inode, size) = inode_and_size(&file)?;
         let attrs = if attrs.is_empty() {
             Vec::new()
         } else {
@@ -51,12 +61,60 @@ impl JsonFile {
                 .into_bytes()
         };
         let max_file = max_file.max(1);
-        let (batch, stamp) = (Vec::new(), Default::default());
-        Ok(JsonFile { path: path.to_owned(), file, size, max_size, max_file, attrs, batch, stamp })
+        Ok(JsonFile {
+            path: path.to_owned(),
+            file,
+            inode,
+            size,
+            max_size,
+            max_file,
+            attrs,
+            batch: Vec::new(),
+            position: None,
+            ahead: [0; 2],
+            stamp: Default::default(),
+        })
     }
 
-    /// Adds one message to the batch.
-    pub(crate) fn message(&mut self, stream: Stream, text: &[u8], at: SystemTime) {
+    /// Keeps the position in a file, from here on.
+    pub(crate) fn keep_position(&mut self, path: PathBuf) -> io::Result<()> {
+        let position = Position::create(path)?;
+        position.write(self.inode, self.size);
+        self.position = Some(position);
+        Ok(())
+    }
+
+    /// Goes on where an earlier shim was killed. The marks say from where on each stream's output is to be given to
+    /// [`JsonFile::message`] again, which knows what of it is in the log.
+    pub(crate) fn adopt(self, position_path: PathBuf) -> io::Result<(JsonFile, [Mark; 2])> {
+        let left = position::read(&position_path, &self.path)?;
+        let file = open_append(&self.path)?;
+        let (inode, size) = inode_and_size(&file)?;
+        // Opened without emptying it: until the next write the old position, with the same log, says the same.
+        let mut position = Position::open(position_path)?;
+        position.marks = left.marks;
+        let (batch, stamp) = (Vec::new(), Default::default());
+        let ahead = left.ahead;
+        let position = Some(position);
+        Ok((JsonFile { file, inode, size, batch, stamp, position, ahead, ..self }, left.marks))
+    }
+
+    /// The name of the position goes with the log's use.
+    pub(crate) fn close(self) {
+        if let Some(position) = self.position {
+            position.remove();
+        }
+    }
+
+    /// Adds one message to the batch; the stream's output up to `mark` is in the log when it is.
+    pub(crate) fn message(&mut self, stream: Stream, text: &[u8], at: SystemTime, mark: Mark) {
+        if let Some(position) = &mut self.position {
+            position.marks[stream.index()] = mark;
+        }
+        if let Some(rest) = self.ahead[stream.index()].checked_sub(1) {
+            self.ahead[stream.index()] = rest;
+            return;
+        }
         self.batch.extend_from_slice(b"{\"log\":\"");
         escape(text, &mut self.batch);
         self.batch.extend_from_slice(b"\",\"stream\":\"");
@@ -94,6 +152,33 @@ impl JsonFile {
         }
         self.batch.clear();
         self.batch.shrink_to(16 << 10);
+        self.write_position();
+    }
+
+    /// Messages that an earlier shim has written beyond its position.
+    pub(crate) fn ahead(&self, stream: Stream) -> usize {
+        self.ahead[stream.index()]
+    }
+
+    /// All that an earlier shim has left was given: none of it is ahead any more.
+    pub(crate) fn settle(&mut self) {
+        self.ahead = [0; 2];
+        self.write_position();
+    }
+
+    fn write_position(&self) {
+        // A position that passes over messages which are ahead would make the next shim count them twice.
+        if let Some(position) = self.position.as_ref().filter(|_| self.ahead == [0; 2]) {
+            position.write(self.inode, self.size);
+        }
+    }
+
+    /// The stream's spool has another form; what is in the log is the same.
+    pub(crate) fn move_mark(&mut self, stream: Stream, mark: Mark) {
+        if let Some(position) = &mut self.position {
+            position.marks[stream.index()] = mark;
+            self.write_position();
+        }
     }
 
     fn write(&mut self) -> io::Result<()> {
@@ -130,12 +215,20 @@ impl JsonFile {
             return;
         }
         match open_append(&self.path) {
-            Ok(file) => (self.file, self.size) = (file, 0),
+            Ok(file) => {
+                self.inode = inode_and_size(&file).map_or(0, |(inode, _)| inode);
+                (self.file, self.size) = (file, 0);
+            }
             Err(error) => {
                 crate::complain!("open log {}: {error}; going on in the rotated one", self.path.display())
             }
         }
     }
+}
+
+fn inode_and_size(file: &OwnedFd) -> io::Result<(u64, u64)> {
+    let stat = rustix::fs::fstat(file)?;
+    Ok((stat.st_ino, stat.st_size as u64))
 }
 
 fn open_append(path: &Path) -> io::Result<OwnedFd> {
@@ -211,10 +304,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut log = open(dir.path(), 0, 1, &[]);
         let text = "a \"b\" <c>\t\u{20ac}\u{2028}".as_bytes();
-        log.message(Stream::Stdout, &[text, b"\xff\n"].concat(), UNIX_EPOCH + Duration::from_millis(1500));
+        log.message(
+            Stream::Stdout,
+            &[text, b"\xff\n"].concat(),
+            UNIX_EPOCH + Duration::from_millis(1500),
+            Mark::default(),
+        );
         log.flush();
         let mut log = open(dir.path(), 0, 1, &[("k", "v")]);
-        log.message(Stream::Stderr, b"x", UNIX_EPOCH);
+        log.message(Stream::Stderr, b"x", UNIX_EPOCH, Mark::default());
         log.flush();
         let text = std::fs::read_to_string(dir.path().join("c-json.log")).unwrap();
         let expected = concat!(
@@ -231,7 +329,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut log = open(dir.path(), 300, 3, &[]);
         for n in 0..40 {
-            log.message(Stream::Stdout, format!("line {n}\n").as_bytes(), UNIX_EPOCH);
+            log.message(Stream::Stdout, format!("line {n}\n").as_bytes(), UNIX_EPOCH, Mark::default());
             log.flush();
         }
         let mut names: Vec<String> = std::fs::read_dir(dir.path())

@@ -12,8 +12,8 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// Takes output and calls `message` for each whole message in it, in order.
-    pub(crate) fn push(&mut self, mut bytes: &[u8], mut message: impl FnMut(&[u8])) {
+    /// Takes output and calls `message` for each whole message in it, in order, with the bytes that follow it.
+    pub(crate) fn push(&mut self, mut bytes: &[u8], mut message: impl FnMut(&[u8], usize)) {
         while !bytes.is_empty() {
             let room = MAX_MESSAGE - self.partial.len();
             let newline = bytes.iter().take(room).position(|b| *b == b'\n');
@@ -27,15 +27,20 @@ impl Lines {
             };
             let (head, rest) = bytes.split_at(take);
             if self.partial.is_empty() {
-                message(head);
+                message(head, rest.len());
             } else {
                 self.partial.extend_from_slice(head);
-                message(&self.partial);
+                message(&self.partial, rest.len());
                 self.partial.clear();
                 self.partial.shrink_to(1024);
             }
             bytes = rest;
         }
+    }
+
+    /// What has come of the line that is not at its end.
+    pub(crate) fn unfinished(&self) -> &[u8] {
+        &self.partial
     }
 
     /// The stream has ended: what is left is a message without a newline.
@@ -53,7 +58,7 @@ mod tests {
     fn messages(parts: &[&[u8]]) -> Vec<Vec<u8>> {
         let (mut lines, mut out) = (Lines::default(), Vec::new());
         for part in parts {
-            lines.push(part, |m| out.push(m.to_vec()));
+            lines.push(part, |m, _| out.push(m.to_vec()));
         }
         lines.finish(|m| out.push(m.to_vec()));
         out

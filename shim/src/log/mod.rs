@@ -2,6 +2,7 @@
 
 pub(crate) mod json_file;
 mod lines;
+mod position;
 
 pub(crate) use json_file::JsonFile;
 pub(crate) use lines::Lines;
@@ -16,6 +17,10 @@ pub(crate) enum Stream {
 }
 
 impl Stream {
+    pub(crate) fn index(self) -> usize {
+        usize::from(self == Stream::Stderr)
+    }
+
     /// As logs name it.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -23,4 +28,11 @@ impl Stream {
             Stream::Stderr => "stderr",
         }
     }
+}
+
+/// A place in a stream's spool, up to which its output is in the log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Mark {
+    pub(crate) generation: u32,
+    pub(crate) offset: u64,
 }

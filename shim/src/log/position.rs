@@ -1,0 +1,128 @@
+//! How far the output has come into the log, in a file that outlives the shim: written after each write to the log, in
+//! one piece. Lines that are in the log beyond it are from the one write that a kill came after.
+
+use super::{Mark, Stream};
+use crate::handover::descriptor;
+use rustix::fd::OwnedFd;
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
+use std::io::{self, BufRead, Read, Seek};
+use std::path::{Path, PathBuf};
+
+/// Inode and length of the log, then a generation and an offset for each stream.
+const SIZE: usize = 48;
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Position {
+    path: PathBuf,
+    #[serde(with = "descriptor")]
+    file: OwnedFd,
+    /// Of stdout and stderr.
+    pub(super) marks: [Mark; 2],
+}
+
+impl Position {
+    pub(super) fn create(path: PathBuf) -> io::Result<Position> {
+        Position::open_with(path, OFlags::CREATE | OFlags::TRUNC)
+    }
+
+    /// The file of an earlier shim; nothing in it changes.
+    pub(super) fn open(path: PathBuf) -> io::Result<Position> {
+        Position::open_with(path, OFlags::empty())
+    }
+
+    fn open_with(path: PathBuf, flags: OFlags) -> io::Result<Position> {
+        let flags = flags | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600))?;
+        Ok(Position { path, file, marks: Default::default() })
+    }
+
+    /// One write within one page: a kill leaves all of it or nothing.
+    pub(super) fn write(&self, inode: u64, size: u64) {
+        let [stdout, stderr] = &self.marks;
+        let fields =
+            [inode, size, stdout.generation.into(), stdout.offset, stderr.generation.into(), stderr.offset];
+        let mut bytes = [0; SIZE];
+        for (place, field) in bytes.chunks_exact_mut(8).zip(fields) {
+            place.copy_from_slice(&field.to_ne_bytes());
+        }
+        if let Err(error) = rustix::io::pwrite(&self.file, &bytes, 0) {
+            crate::complain!("{}: {}", self.path.display(), io::Error::from(error));
+        }
+    }
+
+    pub(super) fn remove(&self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// What an earlier shim has left.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    pub(super) marks: [Mark; 2],
+    /// Messages of each stream that are in the log beyond the marks.
+    pub(super) ahead: [usize; 2],
+}
+
+/// Reads the position, and takes a torn line off the end of the log.
+pub(super) fn read(path: &Path, log: &Path) -> io::Result<Left> {
+    let mut bytes = [0; SIZE];
+    let mut fields = [0u64; SIZE / 8];
+    match std::fs::File::open(path)?.read_exact(&mut bytes) {
+        Ok(()) => {
+            for (field, place) in fields.iter_mut().zip(bytes.chunks_exact(8)) {
+                *field = u64::from_ne_bytes(place.try_into().expect("eight bytes"));
+            }
+        }
+        // Not one line has been written.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+        Err(error) => return Err(error),
+    }
+    let [inode, size, stdout, stdout_offset, stderr, stderr_offset] = fields;
+    let mark = |generation: u64, offset| Mark { generation: generation as u32, offset };
+    let marks = [mark(stdout, stdout_offset), mark(stderr, stderr_offset)];
+    Ok(Left { marks, ahead: lines_beyond(log, inode, size)? })
+}
+
+/// Messages of each stream beyond `size` in the log; all that are there, where it has been rotated since.
+fn lines_beyond(path: &Path, inode: u64, size: u64) -> io::Result<[usize; 2]> {
+    use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+    let nofollow = OFlags::NOFOLLOW.bits() as i32;
+    let opened = std::fs::OpenOptions::new().read(true).write(true).custom_flags(nofollow).open(path);
+    let file = match opened {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok([0, 0]),
+        opened => opened?,
+    };
+    let start = if file.metadata()?.ino() == inode { size } else { 0 };
+    let mut reader = io::BufReader::new(&file);
+    reader.seek(io::SeekFrom::Start(start))?;
+    let (mut at, mut ahead, mut line) = (start, [0, 0], Vec::new());
+    loop {
+        line.clear();
+        let length = reader.read_until(b'\n', &mut line)? as u64;
+        if length == 0 {
+            return Ok(ahead);
+        }
+        let Ok(found) = serde_json::from_slice::<Line>(&line) else {
+            file.set_len(at)?;
+            return Ok(ahead);
+        };
+        if line.last() != Some(&b'\n') {
+            file.set_len(at)?;
+            return Ok(ahead);
+        }
+        at += length;
+        ahead[found.stream.index()] += 1;
+    }
+}
+
+#[derive(Deserialize)]
+struct Line {
+    #[serde(deserialize_with = "stream")]
+    stream: Stream,
+}
+
+fn stream<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Stream, D::Error> {
+    let name = std::borrow::Cow::<str>::deserialize(deserializer)?;
+    Ok(if name == Stream::Stderr.name() { Stream::Stderr } else { Stream::Stdout })
+}
