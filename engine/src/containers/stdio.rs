@@ -2,8 +2,9 @@
 //!
 //! The shim writes an output FIFO while there is a reader and goes on without one, so a FIFO is open here only
 //! while a client is attached. Back-pressure is the clients': a chunk is read when every client has taken the
-//! one before. Output ends at the FIFO's end of file or, where the shim never opened it, when the task has been
-//! deleted, for then the shim has drained everything.
+//! one before. Output ends at the FIFO's end of file, if the shim has removed its name before, and else when the task has
+//! been deleted, for then the shim has drained everything: an end of file alone may be a shim that was killed, and
+//! another goes on in its place.
 
 use bytes::Bytes;
 use proto::docker::log::Stream;
@@ -15,6 +16,8 @@ use tokio::sync::{mpsc, watch};
 
 /// Bytes read at once, the size of a pipe's buffer.
 const CHUNK: usize = 64 << 10;
+/// Between two looks for a new writer of a FIFO whose writer was killed.
+const WRITER_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 /// Chunks on the way to one client.
 const WINDOW: usize = 8;
 
@@ -202,12 +205,24 @@ impl Session {
         for (stream, wanted) in [(Stream::Stdout, client.stdout), (Stream::Stderr, client.stderr)] {
             let path = self.path(stream).filter(|_| wanted && !clients.reading[index(stream)]);
             if let Some(path) = path {
-                let receiver = pipe::OpenOptions::new().open_receiver(path)?;
+                let receiver = match pipe::OpenOptions::new().open_receiver(path) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        // It has ended.
+                        match stream {
+                            Stream::Stdout => client.stdout = false,
+                            _ => client.stderr = false,
+                        }
+                        continue;
+                    }
+                    receiver => receiver?,
+                };
                 clients.reading[index(stream)] = true;
                 tokio::spawn(self.clone().read(stream, receiver));
             }
         }
-        clients.attached.push(client);
+        if client.stdout || client.stderr {
+            clients.attached.push(client);
+        }
         Ok(())
     }
 
@@ -229,7 +244,12 @@ impl Session {
                 receiver.try_read(&mut buffer)
             };
             match read {
-                Ok(0) => break,
+                Ok(0) if draining || self.has_ended(stream) => break,
+                Ok(0) => {
+                    // Without a writer the FIFO is always readable; nothing wakes for a new one.
+                    let finished = phase.wait_for(|phase| *phase == Phase::Finished);
+                    draining = tokio::time::timeout(WRITER_PAUSE, finished).await.is_ok();
+                }
                 Ok(count) => {
                     if !self.deliver(stream, Bytes::copy_from_slice(&buffer[..count])).await {
                         return;
@@ -244,6 +264,11 @@ impl Session {
             }
         }
         self.end_of(stream);
+    }
+
+    /// The shim has removed the FIFO's name: that its writer is gone is the end of the stream.
+    fn has_ended(&self, stream: Stream) -> bool {
+        self.path(stream).is_none_or(|path| !path.exists())
     }
 
     /// Gives a chunk to every client of the stream; false when none is left, and then the stream is not read.
@@ -308,7 +333,15 @@ mod tests {
         streams.running();
         stdout.write_all(b"hello").unwrap();
         assert_eq!(output.recv().await.unwrap(), (Stream::Stdout, Bytes::from_static(b"hello")));
+        // A writer that was killed is followed by another.
         drop((stdout, stderr));
+        let again = open_writer(&paths.stdout);
+        (&again).write_all(b" again").unwrap();
+        assert_eq!(output.recv().await.unwrap(), (Stream::Stdout, Bytes::from_static(b" again")));
+        // One that has come to its end removes the name first.
+        std::fs::remove_file(&paths.stdout).unwrap();
+        std::fs::remove_file(&paths.stderr).unwrap();
+        drop(again);
         assert!(output.recv().await.is_none());
     }
 
