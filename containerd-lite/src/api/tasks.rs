@@ -139,20 +139,20 @@ impl Tasks for Api {
     async fn close_io(&self, request: Request<CloseIoRequest>) -> Result<Response<()>, Status> {
         let namespace = namespace(&request)?;
         let CloseIoRequest { container_id, exec_id, stdin } = request.into_inner();
-        let request = api::CloseIoRequest { id: container_id.clone(), exec_id, stdin };
-        self.relay(&namespace, &container_id, "CloseIO", request).await
+        let request = api::CloseIoRequest { id: container_id, exec_id, stdin };
+        done(self.0.tasks.close_io(&namespace, request).await?)
     }
 
     async fn pause(&self, request: Request<PauseTaskRequest>) -> Result<Response<()>, Status> {
         let namespace = namespace(&request)?;
         let id = request.into_inner().container_id;
-        self.relay(&namespace, &id, "Pause", api::PauseRequest { id: id.clone() }).await
+        done(self.0.tasks.freeze(&namespace, &id, true).await?)
     }
 
     async fn resume(&self, request: Request<ResumeTaskRequest>) -> Result<Response<()>, Status> {
         let namespace = namespace(&request)?;
         let id = request.into_inner().container_id;
-        self.relay(&namespace, &id, "Resume", api::ResumeRequest { id: id.clone() }).await
+        done(self.0.tasks.freeze(&namespace, &id, false).await?)
     }
 
     async fn list_pids(

@@ -173,6 +173,11 @@ impl Bundle {
         Some(Bootstrap { version: 2, address: address.trim().to_owned(), protocol: "ttrpc".to_owned() })
     }
 
+    /// Its shim has left what another needs to adopt its container: one of ours does.
+    pub(crate) fn can_be_adopted(&self) -> bool {
+        self.file(name::SHIM_STATE).exists()
+    }
+
     /// Create was a success: from here on the task is one that clients know.
     pub(crate) fn finish_creation(&self) -> Result<()> {
         std::fs::remove_file(self.file(CREATING)).step(|| format!("finish bundle {}", self.path.display()))

@@ -4,10 +4,12 @@
 //! ```text
 //! Create   reserve the id -> bundle -> shim `start` -> connect -> task Create -> unmark the bundle -> listed
 //! Delete   task Delete -> shim Shutdown -> bundle removed -> unlisted
-//! shim gone: shim `delete` -> /tasks/exit, /tasks/delete published -> bundle removed -> unlisted
+//! shim gone: shim `adopt` -> connected again; or, where that cannot be:
+//!            shim `delete` -> /tasks/exit, /tasks/delete published -> bundle removed -> unlisted
 //! ```
 //! A step that fails undoes the ones before it. Create and Delete run to their end even when the client leaves.
 
+mod adopt;
 pub(crate) mod bundle;
 mod restore;
 pub(crate) mod shim;
@@ -22,8 +24,9 @@ use proto::containerd::containers::Container;
 use proto::containerd::tasks::CreateTaskRequest;
 use proto::kind::ErrorKind;
 use proto::task::api::{self, DeleteResponse};
+use proto::task::process::Status;
 use proto::task::{events as payload, topic};
-use shim::{Launcher, Shim, find_binary};
+use shim::{Launcher, Life, Shim, Unanswered, find_binary};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -105,6 +108,7 @@ impl Tasks {
             Err(error) => return Err(undo.with_shim(&shim, error).await),
         };
         shim.pid.store(pid, Ordering::Relaxed);
+        shim.keep_descriptors().await;
         reservation.fill(shim.clone());
         self.watch(shim);
         Ok(pid)
@@ -134,21 +138,31 @@ impl Tasks {
         Ok(Arc::new(Shim::connect(bundle.clone(), &bootstrap).await?))
     }
 
-    /// Cleans up when the shim's connection ends and nobody meant it to.
+    /// Looks after a shim whose connection ends though nobody meant it to: another adopts the task, or it is cleaned up.
     fn watch(self: &Arc<Self>, shim: Arc<Shim>) {
         let tasks = self.clone();
+        shim.life.send_replace(Life::Served(0));
         tokio::spawn(async move {
-            shim.closed().await;
+            for killed in 1.. {
+                shim.closed().await;
+                let bundle = &shim.bundle;
+                if shim.deleting.load(Ordering::Acquire) {
+                    return;
+                }
+                tracing::warn!(namespace = bundle.namespace, id = bundle.id, "a shim is gone");
+                match tasks.adopt(&shim).await {
+                    Ok(()) => drop(shim.life.send_replace(Life::Served(killed))),
+                    Err(error) => {
+                        tracing::warn!(namespace = bundle.namespace, id = bundle.id, %error, "adopt its task");
+                        break;
+                    }
+                }
+            }
             if !shim.deleting.swap(true, Ordering::AcqRel) {
-                tracing::warn!(
-                    namespace = shim.bundle.namespace,
-                    id = shim.bundle.id,
-                    "a shim is gone, clean up after it"
-                );
                 let pid = shim.pid.load(Ordering::Relaxed);
                 let exit = tasks.clean_up(&shim.bundle, pid).await;
                 tasks.unlist(&shim.bundle);
-                shim.lost.send_replace(Some(exit));
+                shim.life.send_replace(Life::Lost(exit));
             }
         });
     }
@@ -201,8 +215,24 @@ impl Tasks {
     pub(crate) async fn start(&self, namespace: &str, id: &str, exec_id: String) -> Result<u32> {
         let shim = self.get(namespace, id)?;
         let request = api::StartRequest { id: id.to_owned(), exec_id };
-        let answer: api::StartResponse = shim.call("Start", &request, Some(shim::LIFECYCLE)).await?;
-        Ok(answer.pid)
+        let pid = loop {
+            match shim.call_once("Start", &request, Some(shim::LIFECYCLE)).await {
+                Ok(api::StartResponse { pid }) => break pid,
+                Err(Unanswered::Error(error)) => return Err(error),
+                // The one before may have started it.
+                Err(Unanswered::Adopted) => {
+                    let state = shim.state(&request.exec_id).await?;
+                    if state.status() != Status::Created {
+                        break state.pid;
+                    }
+                }
+            }
+        };
+        if !request.exec_id.is_empty() {
+            // It runs; what would be kept of it is of use only after a kill.
+            tokio::spawn(async move { shim.keep_descriptors().await });
+        }
+        Ok(pid)
     }
 
     /// Deletes a stopped task and ends its shim.
@@ -236,7 +266,11 @@ impl Tasks {
         }
         let shim = self.get(namespace, id)?;
         let request = api::DeleteRequest { id: id.to_owned(), exec_id: exec_id.to_owned() };
-        shim.call("Delete", &request, Some(shim::DELETE)).await
+        let deleted = shim.call("Delete", &request, Some(shim::DELETE)).await;
+        if deleted.is_ok() {
+            shim.release(exec_id, "").await;
+        }
+        deleted
     }
 
     pub(crate) async fn state(&self, namespace: &str, id: &str, exec_id: &str) -> Result<api::StateResponse> {
@@ -283,7 +317,45 @@ impl Tasks {
             return Err(Error::invalid("exec id cannot be empty"));
         }
         identifiers::validate(&request.exec_id)?;
-        self.get(namespace, &request.id)?.call("Exec", &request, Some(shim::CONTROL)).await
+        let shim = self.get(namespace, &request.id)?;
+        let mut again = false;
+        loop {
+            match shim.call_once("Exec", &request, Some(shim::CONTROL)).await {
+                Ok(()) => return Ok(()),
+                Err(Unanswered::Adopted) => again = true,
+                // The shim before had made it known.
+                Err(Unanswered::Error(error)) if again && error.kind() == ErrorKind::AlreadyExists => {
+                    return Ok(());
+                }
+                Err(Unanswered::Error(error)) => return Err(error),
+            }
+        }
+    }
+
+    /// The client sends no more: what would hold the process's input open is given up first.
+    pub(crate) async fn close_io(&self, namespace: &str, request: api::CloseIoRequest) -> Result<()> {
+        let shim = self.get(namespace, &request.id)?;
+        if request.stdin {
+            shim.close_input(&request).await
+        } else {
+            shim.call("CloseIO", &request, Some(shim::CONTROL)).await
+        }
+    }
+
+    /// Pause or Resume, which a shim that has adopted refuses where the one before it has done it.
+    pub(crate) async fn freeze(&self, namespace: &str, id: &str, frozen: bool) -> Result<()> {
+        let shim = self.get(namespace, id)?;
+        let (method, wanted) = if frozen { ("Pause", Status::Paused) } else { ("Resume", Status::Running) };
+        // The two requests have the same form.
+        let request = api::PauseRequest { id: id.to_owned() };
+        loop {
+            match shim.call_once(method, &request, Some(shim::CONTROL)).await {
+                Ok(()) => return Ok(()),
+                Err(Unanswered::Error(error)) => return Err(error),
+                Err(Unanswered::Adopted) if shim.state("").await?.status() == wanted => return Ok(()),
+                Err(Unanswered::Adopted) => {}
+            }
+        }
     }
 
     /// Any of the calls that change a task and answer nothing, or answer at once.
@@ -305,15 +377,12 @@ impl Tasks {
         if answer.is_ok() || !shim.is_closed() {
             return answer;
         }
-        let mut lost = shim.lost.subscribe();
-        let found = tokio::time::timeout(shim::CONTROL, lost.wait_for(Option::is_some)).await;
-        match found {
-            Ok(Ok(exit)) => {
-                let exit = exit.unwrap_or_default();
-                Ok(Exit { exit_status: exit.exit_status, exited_at: exit.exited_at })
-            }
-            _ => answer,
-        }
+        let mut life = shim.life.subscribe();
+        let lost = life.wait_for(|life| matches!(life, Life::Lost(_)));
+        let lost = tokio::time::timeout(shim::CONTROL, lost).await;
+        let Ok(Ok(life)) = &lost else { return answer };
+        let Life::Lost(exit) = &**life else { return answer };
+        Ok(Exit { exit_status: exit.exit_status, exited_at: exit.exited_at })
     }
 }
 

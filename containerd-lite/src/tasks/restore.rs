@@ -7,8 +7,10 @@
 //! | no container record | nobody could ever manage it: undo it |
 //! | a shim that knows the task, or does not answer in time | list it |
 //! | a shim that answers and does not | Delete was under way: end the shim, remove the bundle |
-//! | no shim at its address | shim `delete`, publish exit and delete, remove the bundle |
+//! | no shim at its address, but what one has left | shim `adopt`, list it |
+//! | no shim at its address, and nothing | shim `delete`, publish exit and delete, remove the bundle |
 
+use super::adopt::Kept;
 use super::bundle::Bundle;
 use super::shim::{self, Shim};
 use super::{Tasks, remove};
@@ -61,10 +63,15 @@ impl Tasks {
             undo_in_shim(bundle).await;
             return self.undo_unfinished(bundle, &binary).await;
         }
-        match connect(bundle).await {
+        let mut connected = connect(bundle).await;
+        if connected.is_err() && self.adopt_bundle(bundle, &Kept::default()).await.is_ok() {
+            connected = connect(bundle).await;
+        }
+        match connected {
             Ok(Some(shim)) => {
                 let key = (bundle.namespace.clone(), bundle.id.clone());
                 let shim = Arc::new(shim);
+                shim.keep_descriptors().await;
                 self.lock().insert(key, Some(shim.clone()));
                 self.watch(shim);
                 Ok(())

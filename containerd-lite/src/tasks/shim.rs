@@ -1,5 +1,6 @@
 //! Everything said to a shim: its binary's command line and the task API, each call with its deadline.
 
+use super::adopt::{self, Kept};
 use super::bundle::{Bootstrap, Bundle};
 use super::ttrpc::{Client, Failure};
 use crate::error::{Context, Error, Result};
@@ -9,11 +10,12 @@ use proto::kind::ErrorKind;
 use proto::task::api::{DeleteResponse, ShutdownRequest, StateRequest, StateResponse};
 use proto::task::bootstrap::BootstrapResult;
 use proto::task::types::RuntimeInfo;
-use proto::task::{SERVICE_V2, SERVICE_V3};
+use proto::task::{CONTROL_SERVICE, SERVICE_V2, SERVICE_V3};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
@@ -45,17 +47,37 @@ pub(crate) struct Launcher {
     pub(crate) debug: bool,
 }
 
-/// A live shim and the one task it serves.
+/// A shim and the one task it serves. When it is killed, another may adopt the task and take its place here.
 pub(super) struct Shim {
     pub(super) bundle: Bundle,
-    client: Client,
+    client: Mutex<Arc<Client>>,
+    pub(super) life: watch::Sender<Life>,
+    /// What the next shim is to be given, if this one is killed.
+    pub(super) kept: tokio::sync::Mutex<Kept>,
     version: AtomicI32,
     pub(super) pid: AtomicU32,
     /// Somebody takes the task down in good order; the end of the connection is no accident.
     pub(super) deleting: AtomicBool,
-    /// How the task ended, when its shim died before it.
-    pub(super) lost: watch::Sender<Option<DeleteResponse>>,
     log: tokio::task::JoinHandle<()>,
+}
+
+/// Who answers for a task.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Life {
+    /// Whoever started the shim: it is taken back when it ends.
+    #[default]
+    Unwatched,
+    /// This many shims have been killed before.
+    Served(u64),
+    /// Its shim was killed and no other could adopt it: how it ended.
+    Lost(DeleteResponse),
+}
+
+/// Why a call was not answered.
+pub(super) enum Unanswered {
+    Error(Error),
+    /// The shim was killed meanwhile, and another is there now. Nobody knows how far the call had come.
+    Adopted,
 }
 
 impl Drop for Shim {
@@ -146,6 +168,13 @@ impl Launcher {
         command.arg("-bundle").arg(&bundle.path).arg("delete");
         let output = run(command, &[], Output::Stdout, DELETE_BINARY).await?;
         DeleteResponse::decode(output.as_slice()).step(|| "read the answer of shim delete")
+    }
+
+    /// `adopt`: a new shim in the place of one that was killed. `kept` is what it needs of ours.
+    pub(super) async fn adopt(&self, binary: &Path, bundle: &Bundle, kept: &[u8]) -> Result<()> {
+        let mut command = self.command(binary, Some(bundle));
+        command.arg("adopt");
+        run(command, kept, Output::Combined, START_BINARY).await.map(drop)
     }
 
     /// `-info`: what the runtime is and can do.
@@ -249,25 +278,95 @@ impl Shim {
         let log = forward_log(&bundle.log());
         Ok(Shim {
             bundle,
-            client,
+            client: Mutex::new(Arc::new(client)),
+            life: watch::Sender::new(Life::default()),
+            kept: Default::default(),
             version: AtomicI32::new(bootstrap.version),
             pid: AtomicU32::new(0),
             deleting: AtomicBool::new(false),
-            lost: watch::Sender::new(None),
             log,
         })
     }
 
-    /// One call of the task API.
+    /// Another shim has adopted the task.
+    pub(super) async fn reconnect(&self, bootstrap: &Bootstrap) -> Result<()> {
+        let client = Client::connect(&socket_path(&bootstrap.address)?).await?;
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(client);
+        Ok(())
+    }
+
+    pub(super) fn client(&self) -> Arc<Client> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// One call of the task API that can be asked again: of the shim that adopts the task, when this one is killed.
     pub(super) async fn call<Q: Message, A: Message + Default>(
         &self,
         method: &str,
         request: &Q,
         deadline: Option<Duration>,
     ) -> Result<A> {
+        loop {
+            match self.call_once(method, request, deadline).await {
+                Ok(answer) => return Ok(answer),
+                Err(Unanswered::Error(error)) => return Err(error),
+                Err(Unanswered::Adopted) => {}
+            }
+        }
+    }
+
+    /// One call of the task API.
+    pub(super) async fn call_once<Q: Message, A: Message + Default>(
+        &self,
+        method: &str,
+        request: &Q,
+        deadline: Option<Duration>,
+    ) -> Result<A, Unanswered> {
+        // The life first: it is not younger than the client then.
+        let before = self.life.borrow().clone();
+        match self.ask(method, request, deadline).await {
+            Err(Failure::Closed) if self.is_followed(&before).await => Err(Unanswered::Adopted),
+            result => result.map_err(|failure| Unanswered::Error(self.error(method, failure))),
+        }
+    }
+
+    pub(super) async fn ask<Q: Message, A: Message + Default>(
+        &self,
+        method: &str,
+        request: &Q,
+        deadline: Option<Duration>,
+    ) -> Result<A, Failure> {
         let service = if self.version() >= 3 { SERVICE_V3 } else { SERVICE_V2 };
-        let result = self.client.call(&self.bundle.namespace, service, method, request, deadline).await;
-        result.map_err(|failure| match failure {
+        self.client().call(&self.bundle.namespace, service, method, request, deadline).await
+    }
+
+    /// After a connection has ended: whether another shim takes this one's place.
+    pub(super) async fn is_followed(&self, before: &Life) -> bool {
+        let Life::Served(before) = before else { return false };
+        if self.deleting.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut life = self.life.subscribe();
+        let decided = life.wait_for(|life| !matches!(life, Life::Served(now) if now == before));
+        match tokio::time::timeout(adopt::PATIENCE, decided).await {
+            Ok(Ok(life)) => matches!(*life, Life::Served(_)),
+            _ => false,
+        }
+    }
+
+    /// One call of the service that only our own shims have.
+    pub(super) async fn control<Q: Message, A: Message + Default>(
+        &self,
+        method: &str,
+        request: &Q,
+    ) -> Result<A> {
+        let client = self.client();
+        let answer = client.call(&self.bundle.namespace, CONTROL_SERVICE, method, request, Some(STATE)).await;
+        answer.map_err(|failure| self.error(method, failure))
+    }
+
+    pub(super) fn error(&self, method: &str, failure: Failure) -> Error {
+        match failure {
             Failure::Status(status) => Error::remote(status.code, &status.message),
             Failure::Closed => Error::not_found(format_args!("task {}: its shim is gone", self.bundle.id)),
             Failure::Timeout => Error::new(
@@ -277,7 +376,7 @@ impl Shim {
             Failure::Garbled(cause) => {
                 Error::step(format_args!("{method} of task {}", self.bundle.id), cause)
             }
-        })
+        }
     }
 
     pub(super) fn version(&self) -> i32 {
@@ -305,11 +404,11 @@ impl Shim {
     }
 
     pub(super) async fn closed(&self) {
-        self.client.closed().await;
+        self.client().closed().await;
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.client.is_closed()
+        self.client().is_closed()
     }
 }
 

@@ -1,0 +1,148 @@
+//! A shim of ours that is killed is followed by another, which adopts what the bundle says and what is kept here.
+//!
+//! Kept are duplicates of descriptors that would end with the shim: pidfds, which tell the exit status of a process that
+//! ends while no shim is there; terminals' masters, whose last close is the end of the terminal; the FIFOs' reading ends,
+//! which keep what a container wrote before it ended; the client's end and the process's end of its input.
+
+use super::Tasks;
+use super::bundle::Bundle;
+use super::shim::{self, Shim};
+use super::ttrpc::Failure;
+use crate::error::{Context, Error, Result};
+use proto::task::api::CloseIoRequest;
+use proto::task::bundle;
+use proto::task::gantry::{Descriptor, DescriptorsRequest, DescriptorsResponse};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use std::collections::BTreeMap;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::time::Duration;
+
+/// How often an adoption is tried: the one that adopts may be killed too.
+const ATTEMPTS: usize = 8;
+/// How long a caller waits for a killed shim to be followed by another.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// Most descriptors kept of one task.
+const MAX_KEPT: usize = 256;
+
+/// By name; see gantry_control.proto.
+pub(super) type Kept = BTreeMap<String, OwnedFd>;
+
+impl Tasks {
+    /// Another shim in the place of one that was killed.
+    pub(super) async fn adopt(&self, shim: &Shim) -> Result<()> {
+        if shim.bundle.can_be_adopted() {
+            hold(&shim.bundle, &mut *shim.kept.lock().await);
+        }
+        let mut failure = None;
+        for _ in 0..ATTEMPTS {
+            match self.adopt_once(shim).await {
+                Ok(()) => {
+                    shim.keep_descriptors().await;
+                    return Ok(());
+                }
+                // Without anything to adopt, or not of ours.
+                Err(error) if !shim.bundle.can_be_adopted() => return Err(error),
+                Err(error) => failure = Some(error),
+            }
+        }
+        Err(failure.unwrap_or_else(|| Error::unavailable("no attempt")))
+    }
+
+    async fn adopt_once(&self, shim: &Shim) -> Result<()> {
+        {
+            let kept = shim.kept.lock().await;
+            self.adopt_bundle(&shim.bundle, &kept).await?;
+        }
+        let bootstrap = shim.bundle.bootstrap().ok_or_else(|| Error::not_found("bootstrap.json"))?;
+        shim.reconnect(&bootstrap).await
+    }
+
+    /// Runs `adopt`; `kept` stays open meanwhile.
+    pub(super) async fn adopt_bundle(&self, bundle: &Bundle, kept: &Kept) -> Result<()> {
+        if !bundle.can_be_adopted() {
+            return Err(Error::not_found("the state of its shim"));
+        }
+        let binary = bundle.binary().ok_or_else(|| Error::not_found("shim-binary-path"))?;
+        let descriptors: BTreeMap<&str, i32> =
+            kept.iter().map(|(name, fd)| (&**name, fd.as_raw_fd())).collect();
+        let json = serde_json::json!({"process": std::process::id(), "descriptors": descriptors});
+        self.launcher.adopt(&binary, bundle, json.to_string().as_bytes()).await?;
+        tracing::info!(namespace = bundle.namespace, id = bundle.id, "a task was adopted");
+        Ok(())
+    }
+}
+
+/// Holds at once what an exec that has just been started needs, in case it ends before the next shim is there: nothing of
+/// it was kept yet.
+fn hold(bundle: &Bundle, kept: &mut Kept) {
+    for entry in std::fs::read_dir(&bundle.path).into_iter().flatten().flatten() {
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if entry.file_type().is_ok_and(|kind| kind.is_fifo()) && name.starts_with(bundle::IO_PREFIX) {
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            if let Ok(fifo) = rustix::fs::open(entry.path(), flags, Mode::empty()) {
+                kept.insert(name, fifo);
+            }
+        } else if let Some(exec_id) = name.strip_suffix(".pid").filter(|_| name != bundle::INIT_PID)
+            && let Some(pid) =
+                std::fs::read_to_string(entry.path()).ok().and_then(|pid| pid.trim().parse().ok())
+            && let Some(Ok(pidfd)) = Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty()))
+        {
+            kept.entry(format!("{}/{exec_id}.pid", bundle.id)).or_insert(pidfd);
+        }
+    }
+}
+
+impl Shim {
+    /// Takes duplicates of what the next shim would need, in place of those taken before.
+    pub(super) async fn keep_descriptors(&self) {
+        if !self.bundle.can_be_adopted() {
+            return;
+        }
+        // Held over the call: what is closed between its answer and the duplication would be kept open else.
+        let mut kept = self.kept.lock().await;
+        match self.duplicate().await {
+            Ok(taken) => *kept = taken,
+            Err(error) => {
+                tracing::debug!(namespace = self.bundle.namespace, id = self.bundle.id, %error, "keep descriptors");
+            }
+        }
+    }
+
+    async fn duplicate(&self) -> Result<Kept> {
+        let response: DescriptorsResponse = self.control("Descriptors", &DescriptorsRequest {}).await?;
+        let pid = Pid::from_raw(response.process).ok_or_else(|| Error::invalid("a shim without a pid"))?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).step(|| "open the shim's process")?;
+        let duplicate = |descriptor: Descriptor| {
+            let copy = pidfd_getfd(&pidfd, descriptor.number, PidfdGetfdFlags::empty()).ok()?;
+            let stat = rustix::fs::fstat(&copy).ok()?;
+            let is_it = (stat.st_dev, stat.st_ino) == (descriptor.device, descriptor.inode);
+            is_it.then_some((descriptor.name, copy))
+        };
+        Ok(response.descriptors.into_iter().take(MAX_KEPT).filter_map(duplicate).collect())
+    }
+
+    /// Gives up what is kept of a process; of its descriptors, those whose name begins with `what`.
+    pub(super) async fn release(&self, exec_id: &str, what: &str) {
+        let prefix = format!("{}/{exec_id}.{what}", self.bundle.id);
+        self.kept.lock().await.retain(|name, _| !name.starts_with(&prefix));
+    }
+
+    /// CloseIO. No other duplicate is taken before the shim has heard of it, and none of that input after.
+    pub(super) async fn close_input(&self, request: &CloseIoRequest) -> Result<()> {
+        let name = format!("{}/{}.stdin", request.id, request.exec_id);
+        loop {
+            let before = self.life.borrow().clone();
+            let result = {
+                let mut kept = self.kept.lock().await;
+                kept.remove(&name);
+                self.ask("CloseIO", request, Some(shim::CONTROL)).await
+            };
+            match result {
+                Err(Failure::Closed) if self.is_followed(&before).await => {}
+                result => return result.map_err(|failure| self.error("CloseIO", failure)),
+            }
+        }
+    }
+}
