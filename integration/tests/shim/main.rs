@@ -1,3 +1,4 @@
-//! The shim's own life: what it does while no daemon looks, and what happens when it is exchanged.
+//! The shim's own life: what it does while no daemon looks, and what happens when it is exchanged or killed.
 
+mod survival;
 mod upgrade;
