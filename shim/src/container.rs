@@ -85,6 +85,9 @@ pub(crate) struct Shim {
     /// Something has changed that an adopting shim must know.
     #[serde(skip)]
     pub(crate) changed: bool,
+    /// Files that say what the state does not say yet: they go when it is written.
+    #[serde(skip)]
+    pub(crate) obsolete: Vec<PathBuf>,
     /// A new binary that is to take over.
     #[serde(skip)]
     pub(crate) upgrade: Option<Upgrade>,
@@ -224,6 +227,7 @@ impl Shim {
             deleted: VecDeque::new(),
             token,
             changed: false,
+            obsolete: Vec::new(),
             upgrade: None,
         })
     }

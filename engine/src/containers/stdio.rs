@@ -16,8 +16,6 @@ use tokio::sync::{mpsc, watch};
 
 /// Bytes read at once, the size of a pipe's buffer.
 const CHUNK: usize = 64 << 10;
-/// Between two looks for a new writer of a FIFO whose writer was killed.
-const WRITER_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 /// Chunks on the way to one client.
 const WINDOW: usize = 8;
 
@@ -226,7 +224,7 @@ impl Session {
         Ok(())
     }
 
-    async fn read(self: Arc<Self>, stream: Stream, receiver: pipe::Receiver) {
+    async fn read(self: Arc<Self>, stream: Stream, mut receiver: pipe::Receiver) {
         let mut phase = self.phase.subscribe();
         let mut buffer = vec![0; CHUNK];
         let mut draining = false;
@@ -246,9 +244,13 @@ impl Session {
             match read {
                 Ok(0) if draining || self.has_ended(stream) => break,
                 Ok(0) => {
-                    // Without a writer the FIFO is always readable; nothing wakes for a new one.
-                    let finished = phase.wait_for(|phase| *phase == Phase::Finished);
-                    draining = tokio::time::timeout(WRITER_PAUSE, finished).await.is_ok();
+                    // A FIFO whose writer is gone stays readable, for the runtime also when there is a new one; one that
+                    // is opened anew is not. The old one is open until then: the new writer finds a reader.
+                    let path = self.path(stream).expect("it is read");
+                    match pipe::OpenOptions::new().open_receiver(path) {
+                        Ok(opened) => receiver = opened,
+                        Err(_) => break,
+                    }
                 }
                 Ok(count) => {
                     if !self.deliver(stream, Bytes::copy_from_slice(&buffer[..count])).await {

@@ -156,3 +156,118 @@ fn a_killed_shim_leaves_its_container_and_every_line() {
 fn a_killed_shim_leaves_its_terminal() {
     survive(kills("GANTRY_SHIM_KILLS_TERMINAL", 6), true);
 }
+
+/// Everything that a client does goes on over the kill: input, attached output, wait, stop.
+#[test]
+fn clients_do_not_notice() {
+    use std::io::{BufRead, BufReader, Write};
+    let Some(engine) = Engine::start() else { return };
+    engine.ok(&[
+        "create",
+        "-i",
+        "--name",
+        "echo",
+        IMAGE,
+        "sh",
+        "-c",
+        "while read l; do echo got $l; done; exit 4",
+    ]);
+    let mut attached = engine.command(&["start", "-a", "-i", "echo"]);
+    let mut attached = attached.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("run docker");
+    let (mut input, output) = (attached.stdin.take().expect("piped"), attached.stdout.take().expect("piped"));
+    let mut output = BufReader::new(output);
+    let mut talk = |round: usize| {
+        writeln!(input, "{round}").expect("write");
+        let mut line = String::new();
+        output.read_line(&mut line).expect("read");
+        assert_eq!(line, format!("got {round}\n"), "{}", engine.log());
+    };
+    talk(0);
+    let (bundle, mut killed) = (bundle_of(&engine, "echo"), 0);
+    for round in 1..5 {
+        kill_shim(&engine, &bundle, &mut killed);
+        talk(round);
+    }
+    drop(input);
+    assert_eq!(wait_child(&mut attached, Duration::from_secs(30)), Some(4), "{}", engine.log());
+    // Stop: its signal arrives, and so does the exit that the handler chose.
+    let script = "trap 'exit 9' TERM; echo ready; while :; do usleep 10000; done";
+    engine.ok(&["run", "-d", "--name", "stopped", IMAGE, "sh", "-c", script]);
+    wait_for(|| engine.ok(&["logs", "stopped"]) == "ready", || engine.log());
+    kill_shim(&engine, &bundle_of(&engine, "stopped"), &mut killed);
+    engine.ok(&["stop", "-t", "20", "stopped"]);
+    engine.wait_inspect("stopped", ".State.ExitCode", "9");
+    engine.assert_nothing_left();
+}
+
+/// The daemons are killed with it: the next containerd-lite finds a bundle whose shim is gone.
+#[test]
+fn a_shim_killed_with_both_daemons_is_followed() {
+    let Some(mut engine) = Engine::start() else { return };
+    let script = "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo line $i; usleep 500; done; exec sleep 600";
+    engine.ok(&["run", "-d", "--name", "kept", IMAGE, "sh", "-c", script]);
+    let (pid, bundle) = (engine.inspect("kept", ".State.Pid"), bundle_of(&engine, "kept"));
+    engine.kill_gantryd();
+    engine.kill_containerd();
+    kill_shim(&engine, &bundle, &mut 0);
+    engine.launch();
+    engine.wait_inspect("kept", ".State.Running", "true");
+    assert_eq!(engine.inspect("kept", ".State.Pid"), pid);
+    wait_for(|| engine.ok(&["logs", "kept"]).ends_with("line 2000"), || engine.log());
+    for (index, line) in engine.ok(&["logs", "kept"]).lines().enumerate() {
+        assert_eq!(line, format!("line {}", index + 1));
+    }
+    assert_eq!(engine.ok(&["exec", "kept", "echo", "in"]), "in");
+    engine.ok(&["kill", "kept"]);
+    engine.wait_inspect("kept", ".State.ExitCode", "137");
+    engine.assert_nothing_left();
+}
+
+/// In the middle of a start or a removal: done or undone, and nothing is left over.
+#[test]
+fn killed_in_the_middle_of_a_start_or_removal() {
+    let Some(engine) = Engine::start() else { return };
+    for moment in 0..16 {
+        engine.ok(&["create", "--name", "cut", IMAGE, "sleep", "600"]);
+        let mut start = engine.command(&["start", "cut"]);
+        let mut start = start.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("run docker");
+        kill_new_shim(&engine, Duration::from_millis(moment * 2));
+        let code = wait_child(&mut start, Duration::from_secs(60));
+        match engine.inspect("cut", ".State.Status").as_str() {
+            "running" => assert_eq!(engine.ok(&["exec", "cut", "echo", "in"]), "in", "{moment}"),
+            other => {
+                assert_ne!(code, Some(0), "{moment}: told that it runs, but it is {other}\n{}", engine.log())
+            }
+        }
+        // It can be started, whatever became of the first try; and removed, whatever becomes of the shim.
+        engine.ok(&["start", "cut"]);
+        let (bundle, removal) = (bundle_of_any(&engine), engine.command(&["rm", "-f", "cut"]).spawn());
+        std::thread::sleep(Duration::from_millis(moment * 2 + 10));
+        if let Some(shim) = shim_in(&bundle) {
+            leaks::kill(shim);
+        }
+        wait_child(&mut removal.expect("run docker"), Duration::from_secs(60));
+        engine.docker(&["rm", "-f", "cut"]);
+        assert_eq!(engine.ok(&["ps", "-aq"]), "", "{moment}\n{}", engine.log());
+    }
+    engine.assert_nothing_left();
+}
+
+fn shims(engine: &Engine) -> Vec<i32> {
+    let mut pids: Vec<i32> = engine.processes().into_iter().map(|(pid, _)| pid).collect();
+    pids.retain(|pid| name_of(*pid).starts_with("containerd-shim"));
+    pids
+}
+
+/// The bundle of the only container.
+fn bundle_of_any(engine: &Engine) -> PathBuf {
+    let shim = shims(engine).pop().expect("a shim");
+    std::fs::read_link(format!("/proc/{shim}/cwd")).expect("its bundle")
+}
+
+/// Kills the shim of a container that is being started, some time after it has come up.
+fn kill_new_shim(engine: &Engine, after: Duration) {
+    wait_for(|| !shims(engine).is_empty(), || engine.log());
+    std::thread::sleep(after);
+    shims(engine).into_iter().for_each(leaks::kill);
+}

@@ -139,9 +139,6 @@ impl Shim {
             self.exec_started(handle, None, Ok(()));
         } else {
             process.io.forget_open(base);
-            if let Ok(spec) = std::fs::read(&files.spec) {
-                process.spec = spec;
-            }
             files.remove();
         }
     }

@@ -24,6 +24,10 @@ impl Files {
         Files { spec: file("process.json"), pid: file("pid"), log: file("log.json") }
     }
 
+    fn into_paths(self) -> [PathBuf; 3] {
+        [self.spec, self.pid, self.log]
+    }
+
     pub(super) fn remove(&self) {
         for path in [&self.spec, &self.pid, &self.log] {
             let _ = std::fs::remove_file(path);
@@ -101,7 +105,6 @@ impl Shim {
         let process = self.process_mut(handle);
         process.io = io;
         process.busy = true;
-        process.spec = Vec::new();
         let call = Call { verb: Verb::Exec, handle, reply: Some(reply), log: files.log, output: None };
         self.calls.insert(pid, call);
         Ok(Handled::Later)
@@ -113,8 +116,9 @@ impl Shim {
         let process = self.process(handle);
         let files = Files::new(&self.containers[&process.container].bundle, &process.exec_id);
         let pid = result.and_then(|()| super::create::read_pid(&files.pid));
-        files.remove();
+        self.obsolete.extend(files.into_paths());
         let process = self.process_mut(handle);
+        process.spec = Vec::new();
         match pid {
             Ok(pid) => {
                 process.exists_as(pid);

@@ -33,10 +33,12 @@ pub(crate) fn keep(shim: &mut Shim) {
     if !(std::mem::take(&mut shim.changed) || events) {
         return;
     }
+    let obsolete = std::mem::take(&mut shim.obsolete);
     let written = serde_json::to_vec(&Leaving { version: STATE_VERSION, shim }).map_err(std::io::Error::from);
     if let Err(error) = written.and_then(|text| replace(&text)) {
         crate::complain!("write {}: {error}", bundle::SHIM_STATE);
     }
+    obsolete.into_iter().for_each(|path| drop(std::fs::remove_file(path)));
 }
 
 fn replace(text: &[u8]) -> std::io::Result<()> {
