@@ -6,6 +6,7 @@ mod table;
 
 use std::time::Duration;
 
+use crate::checkpoint::ManageCgroups;
 use crate::error::{Error, Result};
 use parse::Parsed;
 
@@ -45,6 +46,8 @@ pub(crate) enum Command {
     Update { id: String, options: Box<UpdateOptions> },
     Spec { bundle: String, rootless: bool },
     Features,
+    Checkpoint { id: String, options: Box<CheckpointOptions> },
+    Restore { id: String, options: Box<RestoreOptions> },
     Events { id: String, interval: Duration, once: bool },
 }
 
@@ -86,6 +89,44 @@ pub(crate) struct ExecOptions {
     pub(crate) ignore_paused: bool,
     /// Sub-cgroups: controllers (none: all) and the path.
     pub(crate) cgroups: Vec<(Vec<String>, String)>,
+}
+
+/// What checkpoint and restore have in common.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CriuOptions {
+    pub(crate) image_path: String,
+    /// Where criu's log goes; None: to the images.
+    pub(crate) work_path: Option<String>,
+    pub(crate) tcp_established: bool,
+    pub(crate) ext_unix_sk: bool,
+    pub(crate) shell_job: bool,
+    pub(crate) file_locks: bool,
+    pub(crate) auto_dedup: bool,
+    pub(crate) link_remap: bool,
+    pub(crate) lazy_pages: bool,
+    pub(crate) manage_cgroups: ManageCgroups,
+    pub(crate) empty_network: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CheckpointOptions {
+    pub(crate) criu: CriuOptions,
+    /// Relative to the image folder.
+    pub(crate) parent_path: Option<String>,
+    pub(crate) leave_running: bool,
+    pub(crate) pre_dump: bool,
+    pub(crate) tcp_skip_in_flight: bool,
+    pub(crate) page_server: Option<(String, u16)>,
+    pub(crate) status_fd: Option<i32>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RestoreOptions {
+    pub(crate) criu: CriuOptions,
+    pub(crate) create: CreateOptions,
+    pub(crate) detach: bool,
+    pub(crate) subreaper: bool,
+    pub(crate) lsm_profile: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -216,9 +257,8 @@ fn command(name: &str, p: Parsed) -> Result<Command> {
             interval: p.value("interval").map_or(Ok(Duration::from_secs(5)), parse::duration)?,
             once: p.is_set("stats"),
         },
-        "checkpoint" | "restore" => {
-            return Err(Error::Unsupported(format!("the command {name} (it needs criu)")));
-        }
+        "checkpoint" => Command::Checkpoint { id: id(), options: Box::new(checkpoint_options(&p)?) },
+        "restore" => Command::Restore { id: id(), options: Box::new(restore_options(&p)?) },
         other => return Err(Error::Unsupported(format!("the command {other}"))),
     })
 }
@@ -232,6 +272,61 @@ fn create_options(p: &Parsed) -> Result<CreateOptions> {
         no_pivot: p.is_set("no-pivot"),
         no_new_keyring: p.is_set("no-new-keyring"),
         preserve_fds: p.number("preserve-fds")?.unwrap_or(0),
+    })
+}
+
+fn criu_options(p: &Parsed) -> Result<CriuOptions> {
+    let mut empty_network = false;
+    for kind in p.all("empty-ns") {
+        if kind != "network" {
+            return Err(Error::invalid(format!(
+                "namespace {kind:?} is not supported: --empty-ns takes network"
+            )));
+        }
+        empty_network = true;
+    }
+    Ok(CriuOptions {
+        image_path: p.text("image-path").unwrap_or_else(|| "checkpoint".to_owned()),
+        work_path: p.text("work-path"),
+        tcp_established: p.is_set("tcp-established"),
+        ext_unix_sk: p.is_set("ext-unix-sk"),
+        shell_job: p.is_set("shell-job"),
+        file_locks: p.is_set("file-locks"),
+        auto_dedup: p.is_set("auto-dedup"),
+        link_remap: p.is_set("link-remap"),
+        lazy_pages: p.is_set("lazy-pages"),
+        manage_cgroups: ManageCgroups::parse(p.value("manage-cgroups-mode").unwrap_or_default())?,
+        empty_network,
+    })
+}
+
+fn checkpoint_options(p: &Parsed) -> Result<CheckpointOptions> {
+    let page_server = p.value("page-server").filter(|text| !text.is_empty()).map(|text| {
+        let server =
+            text.rsplit_once(':').and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)));
+        server.ok_or_else(|| Error::invalid(format!("invalid page server {text:?}: it is ADDRESS:PORT")))
+    });
+    Ok(CheckpointOptions {
+        criu: criu_options(p)?,
+        parent_path: p.text("parent-path"),
+        leave_running: p.is_set("leave-running"),
+        pre_dump: p.is_set("pre-dump"),
+        tcp_skip_in_flight: p.is_set("tcp-skip-in-flight"),
+        page_server: page_server.transpose()?,
+        status_fd: p.number::<i32>("status-fd")?.filter(|number| *number >= 0),
+    })
+}
+
+fn restore_options(p: &Parsed) -> Result<RestoreOptions> {
+    if p.value("lsm-mount-context").is_some_and(|context| !context.is_empty()) {
+        return Err(Error::Unsupported("restore --lsm-mount-context".into()));
+    }
+    Ok(RestoreOptions {
+        criu: criu_options(p)?,
+        create: create_options(p)?,
+        detach: p.is_set("detach"),
+        subreaper: !p.is_set("no-subreaper"),
+        lsm_profile: p.text("lsm-profile"),
     })
 }
 
@@ -309,6 +404,45 @@ mod tests {
 
     fn command_of(text: &str) -> Command {
         line(text).1.unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    #[test]
+    fn checkpoint_and_restore() {
+        let line = "checkpoint --image-path i --work-path=w --tcp-established --tcp-skip-in-flight --ext-unix-sk --shell-job \
+            --file-locks --link-remap --auto-dedup --lazy-pages --status-fd 7 --page-server ::1:99 --manage-cgroups-mode full c";
+        let Command::Checkpoint { id, options } = command_of(line) else { panic!("not a checkpoint") };
+        let all = CriuOptions {
+            image_path: "i".into(),
+            work_path: Some("w".into()),
+            tcp_established: true,
+            ext_unix_sk: true,
+            shell_job: true,
+            file_locks: true,
+            auto_dedup: true,
+            link_remap: true,
+            lazy_pages: true,
+            manage_cgroups: ManageCgroups::Full,
+            empty_network: false,
+        };
+        let expected = CheckpointOptions {
+            criu: all,
+            tcp_skip_in_flight: true,
+            page_server: Some(("::1".into(), 99)),
+            status_fd: Some(7),
+            ..CheckpointOptions::default()
+        };
+        assert_eq!((id.as_str(), *options), ("c", expected));
+        let Command::Restore { options, .. } =
+            command_of("restore -b /b -d --no-subreaper --empty-ns network --lsm-profile apparmor:p c")
+        else {
+            panic!("not a restore")
+        };
+        assert_eq!(options.criu.image_path, "checkpoint");
+        assert!(options.detach && !options.subreaper && options.criu.empty_network);
+        assert_eq!(
+            (options.create.bundle.as_str(), options.lsm_profile.as_deref()),
+            ("/b", Some("apparmor:p"))
+        );
     }
 
     #[test]
@@ -395,7 +529,6 @@ mod tests {
             ("exec c", "process args cannot be empty"),
             ("exec --cgroup ../x c ls", "sub cgroup"),
             ("events --interval 0s c", "interval"),
-            ("checkpoint c", "checkpoint"),
             ("exec --user -1 c ls", "-1"),
             ("exec --user 4294967296 c ls", "4294967296"),
             ("exec --user root c ls", "root"),

@@ -31,6 +31,7 @@ pub(crate) enum Request {
     Resume,
     Update,
     Processes,
+    Checkpoint,
 }
 
 impl Status {
@@ -53,10 +54,18 @@ impl Status {
                 S::Created,
                 R::Start | R::Exec { .. } | R::Kill | R::Delete | R::Pause | R::Update | R::Processes,
             ) => Ok(()),
-            (S::Running, R::Exec { .. } | R::Kill | R::Pause | R::Update | R::Processes) => Ok(()),
-            (S::Paused, R::Kill | R::Resume | R::Update | R::Processes | R::Exec { ignore_paused: true }) => {
+            (S::Running, R::Exec { .. } | R::Kill | R::Pause | R::Update | R::Processes | R::Checkpoint) => {
                 Ok(())
             }
+            (
+                S::Paused,
+                R::Kill
+                | R::Resume
+                | R::Update
+                | R::Processes
+                | R::Checkpoint
+                | R::Exec { ignore_paused: true },
+            ) => Ok(()),
             (S::Stopped, R::Delete | R::Processes) => Ok(()),
 
             (S::Running, R::Start) => refuse("cannot start an already running container"),
@@ -69,6 +78,9 @@ impl Status {
             (S::Stopped, R::Kill | R::Pause | R::Update) => Err(Error::NotRunning),
             (S::Paused, R::Pause) => Err(Error::NotRunning),
             (_, R::Resume) => Err(Error::NotPaused),
+            (S::Created | S::Stopped, R::Checkpoint) => {
+                refuse(&format!("Container cannot be checkpointed in {} state", self.name()))
+            }
             (S::Running | S::Paused, R::Delete) => refuse("container still running"),
         }
     }
@@ -255,11 +267,11 @@ mod tests {
         let exec = Exec { ignore_paused: false };
         for (status, allowed) in [
             (Created, vec![Start, exec, Kill, Delete, Pause, Update, Processes]),
-            (Running, vec![exec, Kill, Pause, Update, Processes]),
-            (Paused, vec![Exec { ignore_paused: true }, Kill, Resume, Update, Processes]),
+            (Running, vec![exec, Kill, Pause, Update, Processes, Checkpoint]),
+            (Paused, vec![Exec { ignore_paused: true }, Kill, Resume, Update, Processes, Checkpoint]),
             (Stopped, vec![Delete, Processes]),
         ] {
-            for request in [Start, exec, Kill, Delete, Pause, Resume, Update, Processes] {
+            for request in [Start, exec, Kill, Delete, Pause, Resume, Update, Processes, Checkpoint] {
                 assert_eq!(
                     status.allows(request).is_ok(),
                     allowed.contains(&request),

@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`args`] the command line → [`commands`] one verb a file → [`bundle`] and [`spec`] what is
 //! asked → [`container`] and [`state`] what there is → [`spawn`] how a process gets into a container →
-//! [`setup`], [`seccomp`], [`cgroup`], [`hooks`] the parts → [`sys`] the kernel, the only `unsafe`.
+//! [`setup`], [`seccomp`], [`cgroup`], [`hooks`], [`checkpoint`] the parts → [`sys`] the kernel, the only `unsafe`.
 //!
 //! States, as the kernel shows them (nothing is remembered that could be wrong):
 //!
@@ -22,6 +22,7 @@
 mod args;
 mod bundle;
 mod cgroup;
+mod checkpoint;
 mod commands;
 mod container;
 mod error;

@@ -1,6 +1,7 @@
 //! The OCI runtime from outside: every case drives the built binary (or, with SUBJECT=reference, the original).
 //! Needs root and a static busybox.
 
+mod checkpoint;
 mod differential;
 mod exec;
 mod fields;

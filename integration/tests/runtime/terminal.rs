@@ -9,7 +9,7 @@ use integration::runtime::{Runtime, text, wait};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use serde_json::json;
 
-fn receive_master(listener: &UnixListener) -> OwnedFd {
+pub(crate) fn receive_master(listener: &UnixListener) -> OwnedFd {
     let (stream, _) = listener.accept().expect("the runtime connects");
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);

@@ -46,6 +46,21 @@ const KEYRING: Flag = flag("no-new-keyring", "", "", "keep the caller's session 
 const PRESERVE: Flag =
     flag("preserve-fds", "", "N", "pass N descriptors after the standard (and LISTEN_FDS) ones");
 const DETACH: Flag = flag("detach", "d", "", "return once the process runs");
+const IMAGES: Flag = flag("image-path", "", "DIR", "folder of criu's images (default: checkpoint)");
+const WORK: Flag = flag("work-path", "", "DIR", "folder of criu's log (default: that of the images)");
+const TCP: Flag = flag("tcp-established", "", "", "keep open TCP connections");
+const UNIX: Flag = flag("ext-unix-sk", "", "", "keep unix sockets that lead outside");
+const SHELL_JOB: Flag = flag("shell-job", "", "", "the container uses the caller's terminal");
+const LAZY: Flag = flag("lazy-pages", "", "", "bring memory back only when it is used");
+const LOCKS: Flag = flag("file-locks", "", "", "keep file locks");
+const CGROUPS: Flag = flag(
+    "manage-cgroups-mode",
+    "",
+    "MODE",
+    "what is kept of cgroups: soft (default), full, strict or ignore",
+);
+const EMPTY: Flag = flag("empty-ns", "", "network", "make the network namespace anew, without its devices");
+const DEDUP: Flag = flag("auto-dedup", "", "", "remove doubled memory from earlier images");
 const FORMAT: Flag = flag("format", "f", "FORMAT", "table (default) or json");
 
 const fn by_id(name: &'static str, about: &'static str) -> Entry {
@@ -167,8 +182,52 @@ pub(super) const COMMANDS: &[Entry] = &[
         ],
         ..by_id("events", "print statistics and the container's lack of memory, one JSON a line")
     },
-    by_id("checkpoint", "save a container to disk (not built: refused)"),
-    by_id("restore", "bring one back (not built: refused)"),
+    Entry {
+        flags: &[
+            IMAGES,
+            WORK,
+            flag("parent-path", "", "DIR", "images of an earlier --pre-dump, relative to the image folder"),
+            flag("leave-running", "", "", "let the container go on"),
+            TCP,
+            flag("tcp-skip-in-flight", "", "", "leave out TCP connections that are being made"),
+            flag("link-remap", "", "", "link files again that were removed while open"),
+            UNIX,
+            SHELL_JOB,
+            LAZY,
+            flag("status-fd", "", "N", "descriptor that criu writes to once lazy pages can be asked for"),
+            flag("page-server", "", "ADDRESS:PORT", "send the memory to this page server"),
+            LOCKS,
+            flag("pre-dump", "", "", "save memory only, and let the container go on"),
+            CGROUPS,
+            EMPTY,
+            DEDUP,
+        ],
+        ..by_id("checkpoint", "save a running container to disk and end it (needs criu)")
+    },
+    Entry {
+        flags: &[
+            BUNDLE,
+            CONSOLE,
+            PIDFD,
+            PID_FILE,
+            NO_PIVOT,
+            DETACH,
+            flag("no-subreaper", "", "", "do not adopt orphans of the container"),
+            IMAGES,
+            WORK,
+            TCP,
+            UNIX,
+            SHELL_JOB,
+            LAZY,
+            LOCKS,
+            CGROUPS,
+            EMPTY,
+            DEDUP,
+            flag("lsm-profile", "", "TYPE:NAME", "AppArmor or SELinux profile of the restored processes"),
+            flag("lsm-mount-context", "", "CONTEXT", "refused"),
+        ],
+        ..by_id("restore", "bring a container back from a checkpoint; it runs at once (needs criu)")
+    },
 ];
 
 pub(super) fn find(name: &str) -> Option<&'static Entry> {

@@ -117,6 +117,32 @@ pub(crate) fn open(paths: &Paths) -> Box<dyn Driver> {
     }
 }
 
+/// Put a process into every directory.
+pub(crate) fn enter(paths: &Paths, pid: i32) -> Result<()> {
+    for path in paths.values() {
+        let file = path.join("cgroup.procs");
+        fs::write(&file, pid.to_string()).step(|| format!("adding pid {pid} to {}", file.display()))?;
+    }
+    Ok(())
+}
+
+/// The directory whose processes are frozen together.
+pub(crate) fn freezer(paths: &Paths) -> Option<String> {
+    let whole_v2 = || paths.get("").filter(|_| paths.len() == 1);
+    paths.get("freezer").or_else(whole_v2).map(|path| path.to_string_lossy().into_owned())
+}
+
+/// By controller, the directories as seen from the roots of their hierarchies.
+pub(crate) fn roots(paths: &Paths) -> Vec<(String, String)> {
+    let below = |path: &PathBuf| {
+        let path = path.strip_prefix(ROOT).ok()?;
+        // One directory of all for each hierarchy, unless there is but one.
+        let path = if is_v2(ROOT) { path } else { path.strip_prefix(path.components().next()?).ok()? };
+        Some(format!("/{}", path.to_string_lossy()))
+    };
+    paths.iter().filter_map(|(controller, path)| Some((controller.clone(), below(path)?))).collect()
+}
+
 pub(crate) fn is_v2(path: &str) -> bool {
     const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
     rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type as u64 == CGROUP2_SUPER_MAGIC)

@@ -34,7 +34,7 @@ pub(super) fn features() -> Result<i32> {
             "mountExtensions": { "idmap": { "enabled": true } },
             "netDevices": { "enabled": true },
         },
-        "annotations": { "org.opencontainers.runc.checkpoint.enabled": "false" },
+        "annotations": { "org.opencontainers.runc.checkpoint.enabled": "true" },
     });
     let text = serde_json::to_string_pretty(&document).map_err(|error| Error::invalid(error.to_string()))?;
     print(&(text + "\n"))

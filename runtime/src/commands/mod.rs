@@ -1,5 +1,6 @@
 //! One verb a file: open the container, call it, print.
 
+mod checkpoint;
 mod create;
 mod delete;
 mod events;
@@ -9,6 +10,7 @@ mod kill;
 mod list;
 mod pause;
 mod ps;
+mod restore;
 mod run;
 mod spec;
 mod start;
@@ -23,7 +25,10 @@ use crate::log::Log;
 use crate::seal;
 
 pub(crate) fn dispatch(global: &Global, command: Command, log: &Log) -> Result<i32> {
-    if matches!(command, Command::Create { .. } | Command::Run { .. } | Command::Exec { .. }) {
+    if matches!(
+        command,
+        Command::Create { .. } | Command::Run { .. } | Command::Exec { .. } | Command::Restore { .. }
+    ) {
         seal::ensure()?;
     }
     match command {
@@ -45,6 +50,8 @@ pub(crate) fn dispatch(global: &Global, command: Command, log: &Log) -> Result<i
         Command::Update { id, options } => update::update(global, &id, &options),
         Command::Spec { bundle, rootless } => spec::spec(&bundle, rootless),
         Command::Events { id, interval, once } => events::events(global, &id, interval, once),
+        Command::Checkpoint { id, options } => checkpoint::checkpoint(global, &id, &options, log),
+        Command::Restore { id, options } => restore::restore(global, &id, &options, log),
         Command::Features => features::features(),
     }
 }

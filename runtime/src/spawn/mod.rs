@@ -31,7 +31,9 @@ mod parent;
 mod prepare;
 mod process;
 mod readiness;
+mod restore;
 pub(crate) mod sync;
 
 pub(crate) use parent::{Outcome, await_ready, create, listen_for_readiness, poststart};
 pub(crate) use prepare::{Mode, prepare};
+pub(crate) use restore::restore;

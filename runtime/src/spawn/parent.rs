@@ -30,12 +30,10 @@ pub(crate) enum Outcome {
 }
 
 pub(crate) fn create(root: &str, plan: &Prepared, warn: &mut dyn FnMut(&str)) -> Result<Outcome> {
-    let dir = StateDir::of(root, &plan.id)?;
-    let mut lock = dir.claim()?;
-    let mut container = Container { record: record(plan), dir };
+    let (mut lock, mut container) = claim(root, plan)?;
     let made = make(plan, &mut container, &mut lock);
     drop(lock);
-    let mut process = match made {
+    let process = match made {
         Ok(process) => process,
         Err(error) => {
             give_back(&container, warn);
@@ -46,13 +44,30 @@ pub(crate) fn create(root: &str, plan: &Prepared, warn: &mut dyn FnMut(&str)) ->
     if plan.mode == Mode::Create {
         return Ok(Outcome::Left);
     }
-    if let Err(error) = poststart(&container) {
+    finish(plan, &container, process, warn)
+}
+
+/// The container's name, taken.
+pub(super) fn claim(root: &str, plan: &Prepared) -> Result<(Lock, Container)> {
+    let dir = StateDir::of(root, &plan.id)?;
+    let lock = dir.claim()?;
+    Ok((lock, Container { record: record(plan), dir }))
+}
+
+/// What follows once the program runs.
+pub(super) fn finish(
+    plan: &Prepared,
+    container: &Container,
+    mut process: Process,
+    warn: &mut dyn FnMut(&str),
+) -> Result<Outcome> {
+    if let Err(error) = poststart(container) {
         let _ = container.kill_and_wait();
-        give_back(&container, warn);
+        give_back(container, warn);
         return Err(error);
     }
     if plan.mode == Mode::Detached {
-        await_ready(&container, process.ready)?;
+        await_ready(container, process.ready)?;
         return Ok(Outcome::Left);
     }
     let code = foreground::attend(&mut process)?;
@@ -320,7 +335,7 @@ pub(super) fn announce(pid: i32, pid_file: Option<&str>, pidfd_socket: Option<&O
 }
 
 /// After a failure: nothing of the container stays, and the caller hears of the failure itself only.
-fn give_back(container: &Container, warn: &mut dyn FnMut(&str)) {
+pub(super) fn give_back(container: &Container, warn: &mut dyn FnMut(&str)) {
     if !container.record.config.own_pid_namespace
         && let Err(error) = container.cgroup().kill_all()
     {
