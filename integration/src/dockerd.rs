@@ -2,6 +2,7 @@
 
 use crate::containerd_lite::wait_for;
 use crate::{bins, leaks};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,6 +18,11 @@ pub struct Dockerd {
 impl Dockerd {
     /// Starts one with its folders in `dir`; none, said aloud, where it is not installed.
     pub fn start(dir: &Path, arguments: &[&str]) -> Option<Dockerd> {
+        Dockerd::start_by(&[], dir, arguments)
+    }
+
+    /// By a program that executes it in its own place.
+    pub fn start_by(by: &[&str], dir: &Path, arguments: &[&str]) -> Option<Dockerd> {
         let (Some(dockerd), Some(docker)) = (bins::on_path("dockerd"), bins::on_path("docker")) else {
             eprintln!("SKIPPED: dockerd and docker are not installed");
             return None;
@@ -24,7 +30,9 @@ impl Dockerd {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let cgroup = format!("gtd{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let log = std::fs::File::create(dir.join("dockerd.log")).expect("create the log");
-        let mut command = Command::new(dockerd);
+        let words: Vec<&OsStr> = by.iter().map(OsStr::new).chain([dockerd.as_os_str()]).collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
         command.arg("--data-root").arg(dir.join("docker")).arg("--exec-root").arg(dir.join("docker-exec"));
         command.arg("--pidfile").arg(dir.join("docker.pid"));
         command.arg("--host").arg(format!("unix://{}", dir.join("docker.sock").display()));

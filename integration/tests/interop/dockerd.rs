@@ -16,10 +16,15 @@ struct Docker {
 
 impl Docker {
     fn start() -> Option<Docker> {
+        Docker::start_by(&[], &[])
+    }
+
+    fn start_by(by: &[&str], flags: &[&str]) -> Option<Docker> {
         // Short: socket paths are limited.
         let dir = tempfile::Builder::new().prefix("gtd").tempdir_in("/tmp").unwrap();
         let runtime = format!("rung={}", bins::runtime().display());
-        let dockerd = Dockerd::start(dir.path(), &["--add-runtime", &runtime, "--default-runtime", "rung"])?;
+        let rung = ["--add-runtime", &runtime, "--default-runtime", "rung"];
+        let dockerd = Dockerd::start_by(by, dir.path(), &[&rung, flags].concat())?;
         dockerd.import_busybox();
         Some(Docker { dockerd, _dir: dir })
     }
@@ -153,5 +158,47 @@ fn options_reach_the_kernel() {
     let mounts = run(&["--tmpfs", "/own:size=64k", "--shm-size", "1m"], &["cat", "/proc/mounts"]);
     assert!(mounts.contains("tmpfs /own tmpfs rw,nosuid,nodev,noexec,relatime,size=64k"), "{mounts}");
     assert!(mounts.contains(" /dev/shm tmpfs rw,nosuid,nodev,noexec,relatime,size=1024k"), "{mounts}");
+    docker.end();
+}
+
+#[test]
+fn use_and_health_are_told() {
+    let Some(docker) = Docker::start() else { return };
+    let check = ["--health-cmd", "test ! -e /tmp/ill", "--health-interval", "100ms", "--health-retries", "1"];
+    docker.run_ok(
+        &[&["-d", "--name", "box", "--memory", "64m"], &check[..], &["busybox", "sleep", "1000"]].concat(),
+    );
+    let health = || docker.inspect("box", ".State.Health.Status");
+    wait_for(|| health() == "healthy", || docker.inspect("box", "json .State.Health"));
+    docker.ok(&["exec", "box", "sh", "-c", "busybox mkdir -p /tmp; echo > /tmp/ill"]);
+    wait_for(|| health() == "unhealthy", || docker.inspect("box", "json .State.Health"));
+    let row = docker.ok(&["stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}} {{.PIDs}}", "box"]);
+    assert!(row.starts_with("box ") && row.contains(" / 64MiB "), "{row}");
+    assert!(
+        row.rsplit(' ').next().is_some_and(|pids| pids.parse().is_ok_and(|pids: u32| pids >= 1)),
+        "{row}"
+    );
+    docker.end();
+}
+
+/// The users of the container are others to the host.
+#[test]
+fn users_are_remapped() {
+    // The ids are looked up in files, which are others for this dockerd alone.
+    let ids = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(ids.path(), "daemon:165536:65536\n").unwrap();
+    let mount = "mount --bind \"$0\" /etc/subuid && mount --bind \"$0\" /etc/subgid && exec \"$@\"";
+    let by =
+        ["unshare", "--mount", "--propagation", "slave", "sh", "-c", mount, ids.path().to_str().unwrap()];
+    let Some(docker) = Docker::start_by(&by, &["--userns-remap", "daemon"]) else { return };
+    let map = docker.run_ok(&["--rm", "busybox", "cat", "/proc/self/uid_map"]);
+    let words: Vec<&str> = map.split_whitespace().collect();
+    assert_eq!((words[0], words[1]), ("0", "165536"), "{map}");
+    docker.run_ok(&["-d", "--name", "box", "busybox", "sleep", "1000"]);
+    let pid = docker.inspect("box", ".State.Pid");
+    let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(format!("/proc/{pid}")).unwrap());
+    assert_eq!(owner, 165_536);
+    assert_eq!(docker.ok(&["exec", "box", "id", "-u"]), "0");
+    docker.ok(&["exec", "box", "sh", "-c", "echo x > /file; busybox chown 7:8 /file; busybox ls -ln /file"]);
     docker.end();
 }

@@ -198,3 +198,25 @@ fn a_container_is_entered_paused_killed_and_removed() {
     podman.ok(&["rm", "-f", "-t", "0", "box"]);
     podman.assert_nothing_left(&[&id]);
 }
+
+/// What `buildah RUN` does, which podman has inside.
+#[test]
+fn an_image_is_built() {
+    let Some(podman) = Podman::start() else { return };
+    let file = podman.path("Containerfile");
+    let build = |lines: &str| {
+        std::fs::write(&file, format!("FROM {IMAGE}\n{lines}\n")).unwrap();
+        let (file, dir) = (file.to_str().unwrap(), podman.dir.path().to_str().unwrap());
+        let words = ["build", "--isolation", "oci", "--network", "none"];
+        podman.call(&[&words[..], &["-q", "-t", "localhost/built", "-f", file, dir]].concat())
+    };
+    let output =
+        build("RUN id -u > /made && busybox test -c /dev/null\nUSER 7\nRUN busybox test $(id -u) = 7");
+    assert!(output.status.success(), "{output:?}");
+    let output = podman.run(&["--rm", "localhost/built", "cat", "/made"]);
+    assert_eq!(output.stdout, b"0\n", "{output:?}");
+    let output = build("RUN exit 3");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("exit status 3"), "{output:?}");
+    podman.ok(&["rmi", "localhost/built"]);
+    podman.assert_nothing_left(&[]);
+}
