@@ -154,9 +154,9 @@ fn refuse_mappings_without_namespace(linux: &Linux) -> Result<()> {
     let user = linux.namespace("user");
     let mapped = !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty();
     match user {
-        None if mapped => {
-            Err(Error::invalid("user namespace mappings specified, but user namespace not enabled"))
-        }
+        None if mapped => Err(Error::invalid(
+            "linux.uidMappings, gidMappings: user namespace mappings specified, but user namespace not enabled",
+        )),
         Some(namespace)
             if namespace.path.is_empty()
                 && (linux.uid_mappings.is_empty() || linux.gid_mappings.is_empty()) =>

@@ -4,7 +4,6 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use crate::container::StateDocument;
 use crate::error::{Error, Result, Step};
@@ -58,11 +57,9 @@ fn told(status: std::process::ExitStatus) -> String {
 }
 
 fn wait(child: &mut Child, hook: &Hook) -> Result<()> {
-    let deadline = hook.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let pidfd = files::pidfd_open(child.id() as i32).step(|| "open a pidfd of the hook".into())?;
-    let timeout_ms = deadline.map_or(-1, |at| {
-        i32::try_from(at.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(i32::MAX)
-    });
+    let timeout_ms =
+        hook.timeout.map_or(-1, |seconds| i32::try_from(seconds.saturating_mul(1000)).unwrap_or(i32::MAX));
     let ended = files::wait_readable(pidfd.as_fd(), timeout_ms).step(|| "wait for the hook".into())?;
     if !ended {
         let _ = child.kill();

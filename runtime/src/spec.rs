@@ -3,16 +3,57 @@
 //! never looked at. Unknown fields are ignored, as the runtime-spec demands.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// JSON `null` where a list, a map or a string is expected counts as absent: Go writes nil so.
 fn null_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(de: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(de)?.unwrap_or_default())
 }
 
+/// What the derived code reads is a JSON object and nothing else: by itself it takes a list too, as the fields' values in
+/// the order in which they happen to stand here.
+macro_rules! objects {
+    ($($name:ident)*) => {$(
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(de: D) -> Result<Self, D::Error> {
+                struct Object;
+                impl<'de> Visitor<'de> for Object {
+                    type Value = $name;
+
+                    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        out.write_str("an object")
+                    }
+
+                    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<$name, A::Error> {
+                        $name::deserialize(MapAccessDeserializer::new(map))
+                    }
+                }
+                de.deserialize_map(Object)
+            }
+        }
+    )*};
+}
+
+objects!(Spec Process Scheduler CpuAffinity ConsoleSize User Capabilities Rlimit IoPriority Root Mount Hooks Hook Linux TimeOffset Personality MemoryPolicy NetDevice IdMapping Namespace Device Resources DeviceRule Network InterfacePriority Rdma Memory Cpu Pids BlockIo WeightDevice ThrottleDevice HugepageLimit Seccomp SyscallRule SyscallArgument);
+
+macro_rules! written {
+    ($($name:ident)*) => {$(
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, ser: S) -> Result<S::Ok, S::Error> {
+                $name::serialize(self, ser)
+            }
+        }
+    )*};
+}
+
+written!(Rlimit Hooks Hook);
+
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(remote = "Self", rename_all = "camelCase", default)]
 pub(crate) struct Spec {
     pub(crate) oci_version: String,
     pub(crate) process: Option<Process>,
@@ -38,7 +79,7 @@ pub(crate) struct Spec {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(remote = "Self", rename_all = "camelCase", default)]
 pub(crate) struct Process {
     pub(crate) terminal: bool,
     pub(crate) console_size: Option<ConsoleSize>,
@@ -67,7 +108,7 @@ pub(crate) struct Process {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(remote = "Self", default)]
 pub(crate) struct Scheduler {
     pub(crate) policy: String,
     pub(crate) nice: i32,
@@ -80,7 +121,7 @@ pub(crate) struct Scheduler {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(remote = "Self", default)]
 pub(crate) struct CpuAffinity {
     #[serde(deserialize_with = "null_default")]
     pub(crate) initial: String,
@@ -89,14 +130,14 @@ pub(crate) struct CpuAffinity {
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(remote = "Self", default)]
 pub(crate) struct ConsoleSize {
     pub(crate) height: u16,
     pub(crate) width: u16,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(remote = "Self", rename_all = "camelCase", default)]
 pub(crate) struct User {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
@@ -108,7 +149,7 @@ pub(crate) struct User {
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(default)]
+#[serde(remote = "Self", default)]
 pub(crate) struct Capabilities {
     #[serde(deserialize_with = "null_default")]
     pub(crate) bounding: Vec<String>,
@@ -123,6 +164,7 @@ pub(crate) struct Capabilities {
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(remote = "Self")]
 pub(crate) struct Rlimit {
     #[serde(rename = "type")]
     pub(crate) kind: String,
@@ -131,6 +173,7 @@ pub(crate) struct Rlimit {
 }
 
 #[derive(Clone, Debug, Deserialize)]
+#[serde(remote = "Self")]
 pub(crate) struct IoPriority {
     pub(crate) class: String,
     #[serde(default)]
@@ -138,14 +181,14 @@ pub(crate) struct IoPriority {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(remote = "Self", default)]
 pub(crate) struct Root {
     pub(crate) path: String,
     pub(crate) readonly: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(remote = "Self", rename_all = "camelCase", default)]
 pub(crate) struct Mount {
     pub(crate) destination: String,
     #[serde(rename = "type", deserialize_with = "null_default")]
@@ -161,7 +204,7 @@ pub(crate) struct Mount {
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(default)]
+#[serde(remote = "Self", default)]
 pub(crate) struct Hooks {
     #[serde(deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
     pub(crate) prestart: Vec<Hook>,
@@ -190,7 +233,7 @@ pub(crate) struct Hooks {
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(default)]
+#[serde(remote = "Self", default)]
 pub(crate) struct Hook {
     pub(crate) path: String,
     #[serde(deserialize_with = "null_default")]
@@ -201,7 +244,7 @@ pub(crate) struct Hook {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(remote = "Self", rename_all = "camelCase", default)]
 pub(crate) struct Linux {
     #[serde(deserialize_with = "null_default")]
     pub(crate) uid_mappings: Vec<IdMapping>,
@@ -236,13 +279,14 @@ pub(crate) struct Linux {
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(default)]
+#[serde(remote = "Self", default)]
 pub(crate) struct TimeOffset {
     pub(crate) secs: i64,
     pub(crate) nanosecs: u32,
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(remote = "Self")]
 pub(crate) struct Personality {
     pub(crate) domain: String,
     #[serde(default, deserialize_with = "null_default")]
@@ -250,7 +294,7 @@ pub(crate) struct Personality {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(remote = "Self", default)]
 pub(crate) struct MemoryPolicy {
     pub(crate) mode: String,
     #[serde(deserialize_with = "null_default")]
@@ -260,13 +304,14 @@ pub(crate) struct MemoryPolicy {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(remote = "Self", default)]
 pub(crate) struct NetDevice {
     #[serde(deserialize_with = "null_default")]
     pub(crate) name: String,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(remote = "Self")]
 pub(crate) struct IdMapping {
     #[serde(rename = "containerID")]
     pub(crate) container_id: u32,
@@ -276,7 +321,7 @@ pub(crate) struct IdMapping {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(remote = "Self", default)]
 pub(crate) struct Namespace {
     #[serde(rename = "type")]
     pub(crate) kind: String,
@@ -285,7 +330,7 @@ pub(crate) struct Namespace {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(remote = "Self", rename_all = "camelCase", default)]
 pub(crate) struct Device {
     pub(crate) path: String,
     #[serde(rename = "type")]
@@ -298,7 +343,7 @@ pub(crate) struct Device {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(remote = "Self", rename_all = "camelCase", default)]
 pub(crate) struct Resources {
     #[serde(deserialize_with = "null_default")]
     pub(crate) devices: Vec<DeviceRule>,
@@ -321,7 +366,7 @@ pub(crate) struct Resources {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(remote = "Self", default)]
 pub(crate) struct DeviceRule {
     pub(crate) allow: bool,
     #[serde(rename = "type", deserialize_with = "null_default")]
@@ -333,7 +378,7 @@ pub(crate) struct DeviceRule {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(remote = "Self", default)]
 pub(crate) struct Network {
     #[serde(rename = "classID")]
     pub(crate) class_id: Option<u32>,
@@ -342,20 +387,21 @@ pub(crate) struct Network {
 }
 
 #[derive(Clone, Debug, Deserialize)]
+#[serde(remote = "Self")]
 pub(crate) struct InterfacePriority {
     pub(crate) name: String,
     pub(crate) priority: u32,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(remote = "Self", rename_all = "camelCase", default)]
 pub(crate) struct Rdma {
     pub(crate) hca_handles: Option<u32>,
     pub(crate) hca_objects: Option<u32>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(remote = "Self", rename_all = "camelCase", default)]
 pub(crate) struct Memory {
     pub(crate) limit: Option<i64>,
     pub(crate) reservation: Option<i64>,
@@ -371,7 +417,7 @@ pub(crate) struct Memory {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(remote = "Self", rename_all = "camelCase", default)]
 pub(crate) struct Cpu {
     pub(crate) shares: Option<u64>,
     pub(crate) quota: Option<i64>,
@@ -387,13 +433,13 @@ pub(crate) struct Cpu {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(remote = "Self", default)]
 pub(crate) struct Pids {
     pub(crate) limit: Option<i64>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(remote = "Self", rename_all = "camelCase", default)]
 pub(crate) struct BlockIo {
     pub(crate) weight: Option<u16>,
     pub(crate) leaf_weight: Option<u16>,
@@ -410,7 +456,7 @@ pub(crate) struct BlockIo {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(remote = "Self", rename_all = "camelCase")]
 pub(crate) struct WeightDevice {
     pub(crate) major: i64,
     pub(crate) minor: i64,
@@ -421,21 +467,23 @@ pub(crate) struct WeightDevice {
 }
 
 #[derive(Clone, Debug, Deserialize)]
+#[serde(remote = "Self")]
 pub(crate) struct ThrottleDevice {
     pub(crate) major: i64,
     pub(crate) minor: i64,
+    #[serde(default)]
     pub(crate) rate: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(remote = "Self", rename_all = "camelCase")]
 pub(crate) struct HugepageLimit {
     pub(crate) page_size: String,
     pub(crate) limit: u64,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(remote = "Self", rename_all = "camelCase", default)]
 pub(crate) struct Seccomp {
     pub(crate) default_action: String,
     pub(crate) default_errno_ret: Option<u32>,
@@ -451,7 +499,7 @@ pub(crate) struct Seccomp {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(remote = "Self", rename_all = "camelCase", default)]
 pub(crate) struct SyscallRule {
     #[serde(deserialize_with = "null_default")]
     pub(crate) names: Vec<String>,
@@ -462,7 +510,7 @@ pub(crate) struct SyscallRule {
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(remote = "Self", rename_all = "camelCase", default)]
 pub(crate) struct SyscallArgument {
     pub(crate) index: u32,
     pub(crate) value: u64,

@@ -19,6 +19,20 @@ fn set(list: &mut Vec<Setting>, controller: &'static str, file: impl Into<String
     list.push(Setting { controller, file: file.into(), value: value.to_string() });
 }
 
+/// The field of config.json that a controller's limits come from.
+pub(super) fn field(controller: &str) -> String {
+    let field = match controller {
+        "hugetlb" => "hugepageLimits",
+        "net_cls" => "network.classID",
+        "net_prio" => "network.priorities",
+        "blkio" | "io" => "blockIO",
+        "cpuset" => "cpu",
+        "" => "unified",
+        other => other,
+    };
+    format!("linux.resources.{field}")
+}
+
 /// Everything but memory limits and devices, whose order depends on what is set already.
 pub(crate) fn v1(r: &Resources) -> Result<Vec<Setting>> {
     let mut list = Vec::new();

@@ -95,7 +95,8 @@ impl Driver for Cgroup {
     fn apply(&self, resources: &Resources, fresh: bool) -> Result<()> {
         let mut later: Option<limits::Setting> = None;
         for setting in limits::v1(resources)? {
-            let dir = self.directory(setting.controller)?;
+            let field = || limits::field(setting.controller);
+            let dir = self.directory(setting.controller).step(field)?;
             let file = weight_file(dir, &setting.file);
             match super::write_file(dir, &file, &setting.value) {
                 // A shorter period can be refused until the quota has been lowered too, which is the next setting.
@@ -103,7 +104,7 @@ impl Driver for Cgroup {
                     later = Some(setting);
                     continue;
                 }
-                result => result?,
+                result => result.step(field)?,
             }
             if setting.file == limits::QUOTA
                 && let Some(period) = later.take()
@@ -256,7 +257,10 @@ fn set_memory(dir: &Path, memory: &Memory) -> Result<()> {
         )));
     }
     let write = |file, value: Option<i64>| match value {
-        Some(value) => super::write_file(dir, file, &value.to_string()),
+        Some(value) => super::write_file(dir, file, &value.to_string()).step(|| {
+            let field = if file == LIMIT { "limit" } else { "swap" };
+            format!("linux.resources.memory.{field}")
+        }),
         None => Ok(()),
     };
     let raised = match (swap, current(LIMIT_WITH_SWAP)) {

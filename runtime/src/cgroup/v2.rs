@@ -61,7 +61,8 @@ impl Driver for Cgroup {
 
     fn apply(&self, resources: &Resources, fresh: bool) -> Result<()> {
         for setting in limits::v2(resources)? {
-            super::write_file(&self.path, &setting.file, &setting.value)?;
+            super::write_file(&self.path, &setting.file, &setting.value)
+                .step(|| limits::field(setting.controller))?;
         }
         if fresh {
             let dir = self.open_directory()?;

@@ -31,10 +31,12 @@ pub(crate) fn write(pid: i32, uids: &[IdMapping], gids: &[IdMapping]) -> Result<
     }
     // One write each: the kernel takes a map once and whole.
     if !uids_done {
-        fs::write(format!("/proc/{pid}/uid_map"), text(uids)).step(|| "write the user id mapping".into())?;
+        fs::write(format!("/proc/{pid}/uid_map"), text(uids))
+            .step(|| "linux.uidMappings: write the user id mapping".into())?;
     }
     if !gids_done {
-        fs::write(format!("/proc/{pid}/gid_map"), text(gids)).step(|| "write the group id mapping".into())?;
+        fs::write(format!("/proc/{pid}/gid_map"), text(gids))
+            .step(|| "linux.gidMappings: write the group id mapping".into())?;
     }
     Ok(())
 }

@@ -62,7 +62,10 @@ pub(crate) fn validate(linux: &Linux) -> Result<()> {
         let flag = kind_flag(&namespace.kind)
             .ok_or_else(|| Error::invalid(format!("namespace type {:?} is not known", namespace.kind)))?;
         if seen & flag != 0 {
-            return Err(Error::invalid(format!("malformed spec file: duplicated ns {}", namespace.kind)));
+            return Err(Error::invalid(format!(
+                "linux.namespaces: malformed spec file: duplicated ns {}",
+                namespace.kind
+            )));
         }
         seen |= flag;
         if !namespace.path.is_empty() && !namespace.path.starts_with('/') {
@@ -70,7 +73,9 @@ pub(crate) fn validate(linux: &Linux) -> Result<()> {
         }
     }
     match linux.namespace("mount") {
-        None => return Err(Error::invalid("a container needs a mount namespace of its own")),
+        None => {
+            return Err(Error::invalid("linux.namespaces: a container needs a mount namespace of its own"));
+        }
         Some(mount) if !mount.path.is_empty() => refuse_with_joined_mounts(linux)?,
         Some(_) => {}
     }

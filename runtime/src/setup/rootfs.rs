@@ -6,7 +6,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Result, Step};
 use crate::setup::mounts::propagation_flag;
-use crate::sys::mount::{self, ATTR_RDONLY, Attributes, SHARED, SLAVE};
+use crate::sys::mount::{self, ATTR_RDONLY, Attributes, PRIVATE, SHARED, SLAVE, UNBINDABLE};
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
@@ -29,7 +29,11 @@ pub(crate) fn plan(path: &str, readonly: bool, propagation: &str, no_pivot: bool
 
 /// Returns the root as a descriptor of its own mount; everything inside is reached through it.
 pub(crate) fn prepare(plan: &Plan) -> Result<OwnedFd> {
-    let (kind, recursive) = plan.propagation.unwrap_or((SLAVE, true));
+    let (kind, recursive) = match plan.propagation {
+        // The kernel copies no mount that may not be bound: the new root becomes one when it is entered.
+        Some((UNBINDABLE, _)) => (PRIVATE, true),
+        other => other.unwrap_or((SLAVE, true)),
+    };
     mount::propagate("/", kind, recursive).step(|| "set the propagation of /".into())?;
     if kind == SHARED {
         // pivot_root refuses a root that is shared or lies in a shared mount, and the copy made next is as its
@@ -47,7 +51,7 @@ pub(crate) fn prepare(plan: &Plan) -> Result<OwnedFd> {
 /// The mount that holds the path is the nearest one up which can be changed: only roots of mounts can.
 fn make_parent_private(path: &str) -> Result<()> {
     for dir in std::path::Path::new(path).ancestors() {
-        match mount::propagate(&dir.to_string_lossy(), mount::PRIVATE, false) {
+        match mount::propagate(&dir.to_string_lossy(), PRIVATE, false) {
             Ok(()) => return Ok(()),
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
             Err(source) => {
