@@ -55,7 +55,10 @@ while read -r program package; do
 done < <(wanted)
 # What no program's presence tells: busybox may be a link to another, and a compiler may come without the C library's
 # files to link with (gcc only recommends them).
-for package in busybox-static libc6-dev; do
+packages=(busybox-static libc6-dev)
+# The runtime-spec's JSON schema.
+[ "$target" = test ] && packages+=(golang-github-opencontainers-specs-dev)
+for package in "${packages[@]}"; do
     dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
 done
 [ ${#missing[@]} -gt 0 ] || exit 0

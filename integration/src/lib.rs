@@ -9,4 +9,5 @@ pub mod engine;
 pub mod leaks;
 pub mod oci;
 pub mod runtime;
+pub mod spec_schema;
 pub mod terminal;

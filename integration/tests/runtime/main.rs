@@ -17,5 +17,6 @@ mod limits;
 mod mounts;
 mod readme;
 mod rootless;
+mod schema;
 mod systemd;
 mod terminal;
