@@ -13,7 +13,7 @@ PROGRAMS := gantry gantryd containerd-lite containerd-shim-gantry-v2 rung
 SMALL := --config 'profile.release.opt-level="s"' --config 'profile.release.lto="fat"' --config profile.release.codegen-units=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vm suite-runc fuzz build release interop bench lint install clean
+.PHONY: help demo test test-vm suite-runc suite-crun fuzz build release interop bench lint install clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,10 @@ test-vm: ## the runtime's tests on an emulated machine with pure cgroup v2, syst
 suite-runc: ## runc's own bats tests, fetched from Debian, with rung in its place (FILES='delete.bats ...')
 	cargo build -p runtime --bins
 	GANTRY_BIN_DIR=$(DEBUG) integration/suites/runc.sh $(FILES)
+
+suite-crun: ## crun's own python tests, fetched from Debian, with rung in its place (FILES='test_exec.py ...')
+	cargo build -p runtime --bins
+	GANTRY_BIN_DIR=$(DEBUG) integration/suites/crun.sh $(FILES)
 
 fuzz: ## what programs read from others, fed with what nobody would send (EACH=seconds of each target, 60; TARGETS='config ...')
 	@integration/setup.sh fuzz

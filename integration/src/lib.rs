@@ -1,5 +1,7 @@
 //! The harness of the black-box tests: the five programs are found as built binaries and never linked.
 
+#![deny(unsafe_code)]
+
 pub mod bins;
 pub mod bundle;
 pub mod containerd_lite;
@@ -10,4 +12,6 @@ pub mod leaks;
 pub mod oci;
 pub mod runtime;
 pub mod spec_schema;
+#[allow(unsafe_code)]
+mod sys;
 pub mod terminal;

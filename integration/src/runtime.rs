@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::bundle::Bundle;
-use crate::{bins, leaks};
+use crate::{bins, leaks, sys};
 
 /// Longer than any command of a runtime needs on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -19,6 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Runtime {
     root: TempDir,
     used: Vec<String>,
+    lacks_openat2: bool,
 }
 
 /// Runs a changed bundle whose program is this script of a shell, and checks that nothing is left of it.
@@ -65,7 +66,18 @@ impl Default for Runtime {
 
 impl Runtime {
     pub fn new() -> Runtime {
-        Runtime { root: tempfile::tempdir().expect("a temporary directory"), used: Vec::new() }
+        Runtime {
+            root: tempfile::tempdir().expect("a temporary directory"),
+            used: Vec::new(),
+            lacks_openat2: false,
+        }
+    }
+
+    /// As inside a container whose filter does not know the call.
+    pub fn without_openat2() -> Runtime {
+        let mut runtime = Runtime::new();
+        runtime.lacks_openat2 = true;
+        runtime
     }
 
     /// A container name that no other test uses.
@@ -83,6 +95,9 @@ impl Runtime {
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(bins::runtime());
         command.arg("--root").arg(self.root.path()).args(words);
+        if self.lacks_openat2 {
+            sys::without_openat2(&mut command);
+        }
         command
     }
 

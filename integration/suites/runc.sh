@@ -5,6 +5,7 @@
 set -euo pipefail
 
 here=$(dirname "$(readlink -f "$0")")
+. "$here/debian-source.sh"
 dir=${SUITE_DIR:-$(readlink -f "$here/../..")/target/suites/runc}
 runtime=${RUNTIME:-${GANTRY_BIN_DIR:?GANTRY_BIN_DIR must name the folder of a build}/rung}
 gopath=$dir/go
@@ -21,15 +22,8 @@ done
 
 fetch() {
     [ ! -d "$tree" ] || return 0
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${packages[@]}" </dev/null
-    # Sources in an apt of their own: the system's lists stay as they are.
-    local apt=$dir/apt options
-    mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
-    sed -n 's/^URIs: *//p; s/^deb \(\[[^]]*\] \)\?\([^ ]*\).*/\2/p' /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list 2>/dev/null |
-        head -1 | sed 's|.*|deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] & bookworm main|' >"$apt/sources.list"
-    options=(-o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$apt/lists" -o "Dir::Cache=$apt/cache")
-    apt-get "${options[@]}" update -q
-    (cd "$dir" && apt-get "${options[@]}" source -q --download-only runc && rm -rf src && dpkg-source -x runc_*.dsc src)
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${packages[@]}" </dev/null >/dev/null
+    debian_source runc "$dir"
     mkdir -p "$(dirname "$tree")"
     mv "$dir/src" "$tree"
     for helper in recvtty sd-helper seccompagent; do

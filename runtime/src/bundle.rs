@@ -105,9 +105,6 @@ pub(crate) fn validate_process(process: &Process) -> Result<()> {
     for rlimit in &process.rlimits {
         setup::rlimits::number(&rlimit.kind)?;
     }
-    if let Some(capabilities) = &process.capabilities {
-        setup::capabilities::plan(capabilities)?;
-    }
     setup::scheduling::plan(process)?;
     setup::scheduling::affinity(process.exec_cpu_affinity.as_ref())?;
     if !process.command_line.is_empty() {

@@ -170,8 +170,17 @@ impl Container {
         Ok(())
     }
 
+    /// Somebody may have moved it into a cgroup of his own that is frozen, where nothing can end it: back in its own it
+    /// goes on, to its end.
+    fn bring_back(&self) {
+        if let Some(dir) = self.record.cgroup_paths.get("freezer") {
+            let _ = std::fs::write(dir.join("cgroup.procs"), self.record.init_process_pid.to_string());
+        }
+    }
+
     /// SIGKILL to the first process, and to all others where no pid namespace takes them along; then wait.
     pub(crate) fn kill_and_wait(&self) -> Result<()> {
+        const USUAL_MS: i32 = 200;
         const PATIENCE_MS: i32 = 10_000;
         match self.pidfd() {
             Err(Error::NotRunning) => {}
@@ -181,9 +190,14 @@ impl Container {
                     Error::NotRunning => Ok(()),
                     other => Err(other),
                 })?;
-                if !files::wait_readable(pidfd.as_fd(), PATIENCE_MS)
-                    .step(|| "wait for init process".into())?
-                {
+                let ended = |patience| {
+                    files::wait_readable(pidfd.as_fd(), patience).step(|| "wait for init process".into())
+                };
+                if ended(USUAL_MS)? {
+                    return Ok(());
+                }
+                self.bring_back();
+                if !ended(PATIENCE_MS)? {
                     return Err(Error::WrongState("container init still running".into()));
                 }
             }

@@ -13,10 +13,12 @@ use crate::sys::files;
 /// How much of a hook's stderr goes into the error.
 const STDERR_LIMIT: u64 = 4096;
 
-/// Run them in order; the first that fails ends it.
+/// Run them in order; the first that fails ends it. Where nothing is said of a hook's environment it is the caller's, as
+/// in the original, but not inside the container, which has no business with it.
 pub(crate) fn run_all(hooks: &[Hook], kind: &str, state: &StateDocument<'_>) -> Result<()> {
     for (number, hook) in hooks.iter().enumerate() {
-        run(hook, state).step(|| format!("error running {kind} hook #{number}"))?;
+        let inside = matches!(kind, "createContainer" | "startContainer");
+        run(hook, state, inside).step(|| format!("error running {kind} hook #{number}"))?;
     }
     Ok(())
 }
@@ -25,18 +27,21 @@ pub(crate) fn run_all(hooks: &[Hook], kind: &str, state: &StateDocument<'_>) -> 
 pub(crate) fn run_all_ignoring(hooks: &[Hook], state: &StateDocument<'_>) -> Vec<Error> {
     hooks
         .iter()
-        .filter_map(|hook| run(hook, state).err())
+        .filter_map(|hook| run(hook, state, false).err())
         .map(|e| e.during("error running poststop hook"))
         .collect()
 }
 
-fn run(hook: &Hook, state: &StateDocument<'_>) -> Result<()> {
+fn run(hook: &Hook, state: &StateDocument<'_>, inside: bool) -> Result<()> {
     let document = serde_json::to_vec(state).map_err(|error| Error::invalid(error.to_string()))?;
     let mut command = Command::new(&hook.path);
     if let Some((name, arguments)) = hook.args.split_first() {
         command.arg0(name).args(arguments);
     }
-    command.env_clear().envs(hook.env.iter().filter_map(|pair| pair.split_once('=')));
+    if inside || !hook.env.is_empty() {
+        command.env_clear();
+    }
+    command.envs(hook.env.iter().filter_map(|pair| pair.split_once('=')));
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().step(|| format!("start {}", hook.path))?;
     if let Some(mut stdin) = child.stdin.take() {
@@ -77,5 +82,10 @@ fn wait(child: &mut Child, hook: &Hook) -> Result<()> {
         let _ = files::set_nonblocking(&pipe, true);
         let _ = pipe.take(STDERR_LIMIT).read_to_string(&mut stderr);
     }
-    Err(Error::invalid(format!("{}: {}, stderr: {}", hook.path, told(status), stderr.trim_end())))
+    Err(Error::invalid(format!(
+        "error running hook {}: {}, stderr: {}",
+        hook.path,
+        told(status),
+        stderr.trim_end()
+    )))
 }

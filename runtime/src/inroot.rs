@@ -19,12 +19,35 @@ pub(crate) enum Kind {
 
 /// What `path` names beneath `root`, as a descriptor for mounting on.
 pub(crate) fn open(root: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
-    files::open_in_root(root, path, OFlags::PATH)
+    or_walk(files::open_in_root(root, path, OFlags::PATH), root, path, false)
 }
 
 /// The same, refusing symbolic links: /proc, /sys and /dev must be what they seem (CVE-2019-16884).
 pub(crate) fn open_plain(root: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
-    files::open_in_root_plain(root, path, OFlags::PATH)
+    or_walk(files::open_in_root_plain(root, path, OFlags::PATH), root, path, true)
+}
+
+/// The same, opened for use; a link as the last part is refused.
+pub(crate) fn open_for_use(root: BorrowedFd<'_>, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
+    let (dir, name) = split(path).ok_or_else(|| io::Error::from_raw_os_error(libc::EISDIR))?;
+    let dir = open(root, dir)?;
+    Ok(rustix::fs::openat(dir, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Step by step where the filter of a container that we are in ourselves does not know openat2, whose answer for what it
+/// does not know is one or the other.
+fn or_walk(
+    opened: io::Result<OwnedFd>,
+    root: BorrowedFd<'_>,
+    path: &str,
+    plain: bool,
+) -> io::Result<OwnedFd> {
+    match opened {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+            Walk::new(root, plain)?.run(path, None)
+        }
+        result => result,
+    }
 }
 
 /// The same, making what is missing on the way: directories, and a last part of the given kind. `plain` refuses
@@ -37,7 +60,9 @@ pub(crate) fn open_or_create(
 ) -> io::Result<OwnedFd> {
     let open = if plain { open_plain } else { open };
     match open(root, path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Walk::new(root, plain)?.run(path, kind),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Walk::new(root, plain)?.run(path, Some(kind))
+        }
         result => result,
     }
 }
@@ -58,7 +83,8 @@ impl Walk {
         self.stack[self.stack.len() - 1].as_fd()
     }
 
-    fn run(mut self, path: &str, kind: Kind) -> io::Result<OwnedFd> {
+    /// Makes what is missing, but nothing without a kind.
+    fn run(mut self, path: &str, kind: Option<Kind>) -> io::Result<OwnedFd> {
         let mut todo: Vec<String> = parts(path);
         while let Some(part) = todo.pop() {
             match part.as_str() {
@@ -68,7 +94,7 @@ impl Walk {
                     }
                 }
                 name => {
-                    let wanted = if todo.is_empty() { kind } else { Kind::Directory };
+                    let wanted = if todo.is_empty() { kind } else { kind.map(|_| Kind::Directory) };
                     self.enter(name, wanted, &mut todo)?;
                 }
             }
@@ -76,13 +102,13 @@ impl Walk {
         Ok(self.stack.swap_remove(self.stack.len() - 1))
     }
 
-    fn enter(&mut self, name: &str, wanted: Kind, todo: &mut Vec<String>) -> io::Result<()> {
-        let fd = match self.open_entry(name) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+    fn enter(&mut self, name: &str, wanted: Option<Kind>, todo: &mut Vec<String>) -> io::Result<()> {
+        let fd = match (self.open_entry(name), wanted) {
+            (Err(error), Some(wanted)) if error.kind() == io::ErrorKind::NotFound => {
                 create(self.current(), name, wanted)?;
                 self.open_entry(name)?
             }
-            result => result?,
+            (result, _) => result?,
         };
         if FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) != FileType::Symlink {
             self.stack.push(fd);
@@ -207,6 +233,47 @@ mod tests {
         assert_eq!(error.raw_os_error(), Some(libc::ELOOP));
         open_or_create(fd.as_fd(), "/x/file", Kind::File, false).expect("file");
         assert!(root.join("x/file").is_file());
+    }
+
+    /// What a walk opens is what the kernel opens.
+    #[test]
+    fn without_openat2_the_same_is_opened() {
+        let scratch = Scratch::new("walk");
+        let root = scratch.0.join("root");
+        fs::create_dir_all(root.join("dir/inner")).expect("directories");
+        fs::write(root.join("dir/file"), "").expect("a file");
+        fs::write(scratch.0.join("outside"), "").expect("a file");
+        for (target, name) in
+            [("/dir", "absolute"), ("../../dir/inner", "up"), ("/outside", "out"), ("loop", "loop")]
+        {
+            symlink(target, root.join(name)).expect("a link");
+        }
+        let fd = scratch.root();
+        for path in [
+            "/",
+            "/dir",
+            "dir/file",
+            "/absolute",
+            "/absolute/file",
+            "/up",
+            "/up/../file",
+            "/out",
+            "/loop",
+            "/../outside",
+            "/dir/file/x",
+            "/missing",
+            "/dir/./inner/../file",
+            "/dir/missing/../file",
+        ] {
+            let inode = |opened: io::Result<OwnedFd>| match opened {
+                Ok(fd) => Ok(rustix::fs::fstat(&fd).expect("stat").st_ino),
+                Err(error) => Err(error.raw_os_error()),
+            };
+            let walked = |plain| inode(Walk::new(fd.as_fd(), plain).and_then(|walk| walk.run(path, None)));
+            assert_eq!(walked(false), inode(open(fd.as_fd(), path)), "{path}");
+            assert_eq!(walked(true), inode(open_plain(fd.as_fd(), path)), "{path}, plain");
+        }
+        assert!(!root.join("missing").exists());
     }
 
     #[test]

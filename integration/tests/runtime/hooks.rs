@@ -68,3 +68,27 @@ fn a_hook_that_takes_too_long_is_ended() {
     rt.create(&bundle, &id).refused("ran past specified timeout of 1");
     rt.assert_clean(&bundle);
 }
+
+/// Without an environment of its own a hook of the host has the caller's; one inside the container has none of it.
+#[test]
+fn the_environment_of_a_hook() {
+    let mut rt = Runtime::new();
+    let id = rt.id();
+    let mut bundle = Bundle::script("true");
+    let log = bundle.path().join("log");
+    let note = format!("echo \"$MARK\" >> {}", log.display());
+    let hook = |extra: Value| {
+        let mut hook = json!({"path": "/bin/sh", "args": ["sh", "-c", note]});
+        hook.as_object_mut().expect("an object").extend(extra.as_object().cloned().unwrap_or_default());
+        json!([hook])
+    };
+    bundle.config["hooks"]["createRuntime"] = hook(json!({}));
+    bundle.config["hooks"]["createContainer"] = hook(json!({}));
+    bundle.config["hooks"]["poststop"] = hook(json!({"env": ["MARK=own"]}));
+    bundle.write();
+    let mut command = rt.command(&["run", "--bundle", integration::runtime::text(bundle.path()), &id]);
+    command.env("MARK", "callers");
+    integration::runtime::finish(command).ok();
+    assert_eq!(fs::read_to_string(&log).expect("log"), "callers\n\nown\n");
+    rt.assert_clean(&bundle);
+}

@@ -80,12 +80,17 @@ impl Drop for Racer {
     }
 }
 
-const RACES: usize = 60;
+const RACES: usize = 40;
 
-/// Whatever comes of it, nothing outside the root is made or mounted on.
+/// Whatever comes of it, nothing outside the root is made or mounted on; nor where the kernel resolves no path for us.
 fn race(change: impl Fn(&mut Bundle), place: &str) {
+    for runtime in [Runtime::new, Runtime::without_openat2] {
+        race_of(runtime(), &change, place);
+    }
+}
+
+fn race_of(mut rt: Runtime, change: impl Fn(&mut Bundle), place: &str) {
     let canary = Canary::new();
-    let mut rt = Runtime::new();
     let mut bundle = Bundle::script("true");
     change(&mut bundle);
     let inside = bundle.rootfs().join(place);
@@ -114,6 +119,38 @@ fn r3_a_racer_at_the_target_of_a_mount() {
         json!({"destination": "/race/file", "type": "bind", "source": text(&source.path().join("file")), "options": ["bind"]}),
     ] {
         race(|bundle| bundle.add_mount(mount.clone()), "race");
+    }
+}
+
+#[test]
+fn r4_r8_a_racer_at_proc_sys_and_dev() {
+    for place in ["proc", "sys", "dev"] {
+        race(|_| (), place);
+    }
+    // With the nodes made in the root file system itself.
+    let unmounted = |bundle: &mut Bundle| {
+        let mounts = bundle.config["mounts"].as_array_mut().expect("a list");
+        mounts.retain(|mount| !mount["destination"].as_str().is_some_and(|d| d.starts_with("/dev")));
+    };
+    race(unmounted, "dev");
+}
+
+#[test]
+fn r3_r8_links_lead_nowhere_without_openat2() {
+    let canary = Canary::new();
+    for link in [text(canary.path()), "../../../../../../../../tmp", "/dangling/deep", "/link"] {
+        for destination in ["/link", "/link/a/b/c", "/dev/link"] {
+            let mut rt = Runtime::without_openat2();
+            let id = rt.id();
+            let mut bundle = Bundle::script("true");
+            symlink(link, bundle.rootfs().join("link")).expect("a link");
+            bundle.add_mount(json!({"destination": destination, "type": "tmpfs", "source": "tmpfs"}));
+            let run = rt.run(&bundle, &id);
+            let loops = link == "/link" && destination != "/dev/link";
+            assert_eq!(run.code == 0, !loops, "{link} {destination}: {run:?}");
+            canary.assert_untouched();
+            rt.assert_clean(&bundle);
+        }
     }
 }
 
@@ -223,6 +260,74 @@ fn r12_a_group_that_is_meant_to_refuse_is_kept() {
     assert!(out.contains("Permission denied") && !out.contains("secret"), "{out}");
     // None of the caller's groups came along.
     assert!(out.contains("Groups:\t \n") || out.contains("Groups:\t\n"), "{out}");
+    rt.assert_clean(&bundle);
+}
+
+/// Also where the image calls a user by a number that is not its own.
+#[test]
+fn r13_numbers_of_users_are_numbers() {
+    let mut rt = Runtime::new();
+    let id = rt.id();
+    let mut bundle = Bundle::new();
+    fs::write(
+        bundle.rootfs().join("etc/passwd"),
+        "root:x:0:0::/:/bin/sh\n1:x:0:0::/:/bin/sh\n4294967296:x:0:0::/:/bin/sh\n",
+    )
+    .expect("a file");
+    rt.start_sleeper(&mut bundle, &id);
+    for (user, ids) in [("1", "1 0"), ("0", "0 0"), ("65535:7", "65535 7"), ("2147483648", "2147483648 0")] {
+        let out = rt.call(&["exec", "--user", user, &id, "sh", "-c", "echo $(id -u) $(id -g)"]).ok();
+        assert_eq!(out.trim_end(), ids, "{user}");
+    }
+    for user in ["4294967295", "4294967296", "-1", "+1", "1:", ":1", "1:-1", "root", "", " 1", "0x1"] {
+        rt.call(&["exec", "--user", user, &id, "true"]).refused("");
+    }
+    rt.call(&["delete", "-f", &id]).ok();
+    rt.assert_clean(&bundle);
+}
+
+#[test]
+fn r2_hooks_are_given_no_descriptors() {
+    let mut rt = Runtime::new();
+    let id = rt.id();
+    let mut bundle = Bundle::script("true");
+    let log = bundle.path().join("descriptors");
+    let list =
+        format!("(for n in $(seq 3 99); do readlink /proc/self/fd/$n; done; echo end) >> {}", log.display());
+    for kind in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
+        bundle.config["hooks"][kind] =
+            json!([{"path": "/bin/sh", "args": ["sh", "-c", list], "env": ["PATH=/usr/bin:/bin"]}]);
+    }
+    bundle.write();
+    // A caller that left one open.
+    let leak = "exec 7</; exec \"$@\"";
+    for words in [&["create", "--bundle", text(bundle.path()), &id][..], &["start", &id]] {
+        let mut command = std::process::Command::new("sh");
+        let runtime = rt.command(words);
+        command.args(["-c", leak, "sh"]).arg(runtime.get_program()).args(runtime.get_args());
+        finish(command).ok();
+    }
+    rt.await_status(&id, "stopped");
+    rt.call(&["delete", &id]).ok();
+    assert_eq!(fs::read_to_string(&log).expect("the hooks ran"), "end\n".repeat(5));
+    rt.assert_clean(&bundle);
+}
+
+#[test]
+fn r16_cgroup_paths_lead_nowhere_else() {
+    let mut rt = Runtime::new();
+    let (id, other) = (rt.id(), rt.id());
+    let mut bundle = Bundle::script("true");
+    for path in ["/..", "../x", "/a/../../b"] {
+        bundle.config["linux"]["cgroupsPath"] = json!(path);
+        rt.create(&bundle, &other).refused("..");
+    }
+    let mut bundle = Bundle::new();
+    rt.start_sleeper(&mut bundle, &id);
+    for path in ["..", "/..", "sub/../..", "memory:../.."] {
+        rt.call(&["exec", "--cgroup", path, &id, "true"]).refused("");
+    }
+    rt.call(&["delete", "-f", &id]).ok();
     rt.assert_clean(&bundle);
 }
 

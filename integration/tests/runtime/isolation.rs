@@ -214,3 +214,22 @@ fn a_device_outside_the_list_cannot_be_opened() {
     assert!(text.contains("Operation not permitted"), "{text}");
     assert!(text.ends_with("1\n"), "{text}");
 }
+
+#[test]
+fn an_unknown_capability_is_left_out_with_a_warning() {
+    let mut rt = Runtime::new();
+    let id = rt.id();
+    let mut bundle = Bundle::new();
+    bundle.config["process"]["capabilities"] = json!({"bounding": ["CAP_OF_TOMORROW", "CAP_KILL"]});
+    bundle.config["process"]["args"] = json!(["sleep", "600"]);
+    let warning = "unavailable capabilities: CAP_OF_TOMORROW";
+    let create = rt.create(&bundle, &id);
+    assert!(create.code == 0 && create.stderr.contains(warning), "{create:?}");
+    rt.call(&["start", &id]).ok();
+    let show = ["sh", "-c", "grep CapBnd /proc/self/status"];
+    let exec = rt.call(&[&["exec", "--cap", "CAP_OF_TOMORROW", id.as_str()][..], &show].concat());
+    assert!(exec.stderr.contains(warning), "{exec:?}");
+    assert_eq!(exec.ok(), "CapBnd:\t0000000000000020\n");
+    rt.call(&["delete", "-f", &id]).ok();
+    rt.assert_clean(&bundle);
+}

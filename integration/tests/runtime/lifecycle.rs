@@ -231,3 +231,61 @@ fn closed_standard_streams_give_the_container_no_file_of_ours() {
     assert_eq!((lines[0], lines[2]), ("/dev/null", "/dev/null"), "{seen}");
     rt.assert_clean(&bundle);
 }
+
+/// On v1 nothing ends in a frozen cgroup, whoever froze it.
+#[test]
+fn a_container_moved_into_a_frozen_cgroup_is_deleted_by_force() {
+    let freezer = std::path::Path::new("/sys/fs/cgroup/freezer");
+    if !freezer.join("cgroup.procs").exists() {
+        eprintln!("skipped: this machine has no cgroup v1 freezer");
+        return;
+    }
+    let mut rt = Runtime::new();
+    let id = rt.id();
+    let mut bundle = Bundle::new();
+    rt.start_sleeper(&mut bundle, &id);
+    let frozen = freezer.join(format!("{id}-frozen"));
+    std::fs::create_dir(&frozen).expect("a cgroup");
+    std::fs::write(frozen.join("cgroup.procs"), rt.state(&id)["pid"].to_string()).expect("move it");
+    std::fs::write(frozen.join("freezer.state"), "FROZEN").expect("freeze it");
+    let deleted = rt.call(&["delete", "-f", &id]);
+    std::fs::write(frozen.join("freezer.state"), "THAWED").expect("thaw it");
+    std::fs::remove_dir(&frozen).expect("nobody is in it");
+    deleted.ok();
+    rt.assert_clean(&bundle);
+}
+
+/// What callers of runc look for in its log; nothing of it without --debug.
+#[test]
+fn debug_tells_how_far_it_came() {
+    let mut rt = Runtime::new();
+    let bundle = Bundle::script("true");
+    bundle.write();
+    for (debug, phrases) in [
+        (
+            true,
+            &[
+                "nsexec container setup",
+                "child process in init()",
+                "init: closing the pipe to signal completion",
+            ][..],
+        ),
+        (false, &[]),
+    ] {
+        let id = rt.id();
+        let log = bundle.path().join("log");
+        let _ = std::fs::remove_file(&log);
+        let mut words = vec!["--log", text(&log), "--log-format", "json"];
+        words.extend(debug.then_some("--debug"));
+        words.extend(["run", "--bundle", text(bundle.path()), &id]);
+        let run = rt.call(&words);
+        assert_eq!(run.stderr, "");
+        run.ok();
+        let log = std::fs::read_to_string(&log).expect("a log");
+        assert_eq!(log.contains("\"level\":\"debug\""), debug, "{log}");
+        for phrase in phrases {
+            assert!(log.contains(phrase), "{phrase} is not in {log}");
+        }
+    }
+    rt.assert_clean(&bundle);
+}

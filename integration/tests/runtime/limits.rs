@@ -119,6 +119,26 @@ fn a_frozen_cgroup_is_refused() {
     let mut bundle = Bundle::new();
     bundle.config["linux"]["cgroupsPath"] = serde_json::json!(format!("/{id}"));
     rt.run(&bundle, &id).refused("frozen");
-    let _ = std::fs::remove_dir(&dir);
+    std::fs::remove_dir(&dir).expect("what was there before is left");
+    rt.assert_clean(&bundle);
+}
+
+/// What is refused because others use the cgroup leaves them alone: it is not cleaned up after, nor ended.
+#[test]
+fn a_cgroup_in_use_is_refused_and_left_as_it_is() {
+    let mut rt = Runtime::new();
+    let (first, second) = (rt.id(), rt.id());
+    let mut bundle = Bundle::new();
+    bundle.config["linux"]["cgroupsPath"] = json!(format!("/{first}"));
+    rt.start_sleeper(&mut bundle, &first);
+    // Without a pid namespace of its own the end of a container is the end of all in its cgroup.
+    let mut other = Bundle::new();
+    other.config["linux"]["cgroupsPath"] = json!(format!("/{first}"));
+    let namespaces = other.config["linux"]["namespaces"].as_array_mut().expect("namespaces");
+    namespaces.retain(|namespace| namespace["type"] != "pid");
+    rt.create(&other, &second).refused("container's cgroup is not empty");
+    rt.call(&["delete", "-f", &second]).ok();
+    assert_eq!(rt.state(&first)["status"], "running");
+    rt.call(&["delete", "-f", &first]).ok();
     rt.assert_clean(&bundle);
 }

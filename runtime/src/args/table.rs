@@ -236,7 +236,7 @@ pub(super) fn find(name: &str) -> Option<&'static Entry> {
 
 pub(super) fn overview() -> String {
     let mut text = String::from(
-        "NAME:\n   rung - runs containers from OCI bundles\n\nUsage: rung [global flags] <command> [flags] [arguments]\n\n\
+        "NAME:\n   rung, with the command line of runc - Open Container Initiative runtime\n\nUsage: rung [global flags] <command> [flags] [arguments]\n\n\
          A bundle is a directory with a config.json and a root file system. To try one:\n\n   \
          mkdir -p b/rootfs/bin && cp /bin/busybox b/rootfs/bin/sh && cd b\n   rung spec && rung run try\n\nCommands:\n",
     );
@@ -251,8 +251,8 @@ pub(super) fn overview() -> String {
 impl Entry {
     pub(super) fn help(&self) -> String {
         let mut text = format!(
-            "rung {} - {}\n\nUsage: rung {} [flags] {}\n",
-            self.name, self.about, self.name, self.usage
+            "NAME:\n   rung {0}, as runc {0} - {1}\n\nUsage: rung {0} [flags] {2}\n",
+            self.name, self.about, self.usage
         );
         if !self.flags.is_empty() {
             text += "\nFlags (before or after the id):\n";

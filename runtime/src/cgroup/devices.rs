@@ -40,6 +40,14 @@ const ALWAYS: [(u8, Option<u32>, Option<u32>, &str); 10] = [
     (b'c', Some(136), None, "rwm"),
 ];
 
+/// Configurations are about with an `a` among the letters, which the original passes over.
+fn access(letters: &str) -> Result<String> {
+    if letters == "a" || !letters.bytes().all(|b| b"rwma".contains(&b)) {
+        return Err(Error::invalid(format!("device access {letters:?} is not made of r, w and m")));
+    }
+    Ok(if letters.is_empty() { "rwm".into() } else { letters.replace('a', "") })
+}
+
 fn policy(rules: &[DeviceRule]) -> Result<Policy> {
     let mut policy =
         Policy { allow_by_default: false, rules: Vec::with_capacity(rules.len() + ALWAYS.len()) };
@@ -51,10 +59,7 @@ fn policy(rules: &[DeviceRule]) -> Result<Policy> {
             }
         };
         let (major, minor) = (number(rule.major)?, number(rule.minor)?);
-        let access = if rule.access.is_empty() { "rwm" } else { &rule.access };
-        if !access.bytes().all(|b| b"rwm".contains(&b)) {
-            return Err(Error::invalid(format!("device access {access:?} is not made of r, w and m")));
-        }
+        let access = access(&rule.access)?;
         match rule.kind.as_str() {
             // A rule for all devices outweighs whatever came before.
             "" | "a" => {
@@ -63,7 +68,7 @@ fn policy(rules: &[DeviceRule]) -> Result<Policy> {
             }
             "c" | "b" | "u" => {
                 let kind = if rule.kind == "b" { b'b' } else { b'c' };
-                policy.rules.push(Rule { allow: rule.allow, kind, major, minor, access: access.to_owned() });
+                policy.rules.push(Rule { allow: rule.allow, kind, major, minor, access });
             }
             other => return Err(Error::invalid(format!("device type {other:?} is not a, b, c or u"))),
         }
@@ -265,6 +270,11 @@ mod tests {
         let policy =
             policy(&rules(r#"[{"allow":true,"type":"c","major":10,"access":"rw"}]"#)).expect("valid");
         assert_eq!(policy.rules[0].v1_line(), "c 10:* rw");
+        for (letters, understood) in
+            [("", Some("rwm")), ("rwa", Some("rw")), ("m", Some("m")), ("a", None), ("q", None)]
+        {
+            assert_eq!(access(letters).ok().as_deref(), understood, "{letters:?}");
+        }
         for refused in [
             r#"[{"allow":true,"type":"x"}]"#,
             r#"[{"allow":true,"type":"c","access":"q"}]"#,

@@ -41,7 +41,9 @@ pub(crate) type SubCgroup = (Vec<String>, String);
 
 pub(crate) trait Driver {
     fn paths(&self) -> &Paths;
-    /// Make the directories; refuses a cgroup that holds processes.
+    /// Refuse a cgroup that others are using; looks only.
+    fn refuse_in_use(&self) -> Result<()>;
+    /// Make the directories.
     fn create(&self) -> Result<()>;
     /// Set the limits; `fresh`: nothing is inside yet and devices are to be set too.
     fn apply(&self, resources: &Resources, fresh: bool) -> Result<()>;
@@ -195,14 +197,13 @@ fn remove_tree(path: &Path) -> io::Result<()> {
 }
 
 /// Make a cgroup directory and those above it that are missing; `made` is told of each new one, topmost first.
-/// Answers whether the last one is new.
-fn make_dirs(path: &Path, made: &mut dyn FnMut(&Path) -> Result<()>) -> Result<bool> {
+fn make_dirs(path: &Path, made: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
     match fs::create_dir(path) {
         Ok(()) => {
             step_done();
-            made(path).map(|()| true)
+            made(path)
         }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let parent =
                 path.parent().ok_or_else(|| Error::invalid("the cgroup hierarchy is not mounted"))?;
@@ -243,9 +244,9 @@ fn refuse_populated(dir: &Path) -> Result<()> {
     let mut found = Vec::new();
     match list_processes(dir, &mut found) {
         Ok(()) if !found.is_empty() => Err(Error::invalid(format!(
-            "container's cgroup {} is not empty: {} process(es) found",
-            dir.display(),
-            found.len()
+            "container's cgroup is not empty: {} process(es) found in {}",
+            found.len(),
+            dir.display()
         ))),
         _ => Ok(()),
     }

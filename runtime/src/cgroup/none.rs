@@ -21,6 +21,10 @@ impl Driver for Cgroup {
         &self.paths
     }
 
+    fn refuse_in_use(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn create(&self) -> Result<()> {
         Ok(())
     }

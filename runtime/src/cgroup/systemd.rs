@@ -145,6 +145,11 @@ impl Driver for Cgroup {
         self.files.paths()
     }
 
+    /// A unit that is there already systemd itself refuses to make.
+    fn refuse_in_use(&self) -> Result<()> {
+        if self.files.paths().len() > 1 { self.files.refuse_in_use() } else { Ok(()) }
+    }
+
     /// On v1 systemd makes its own hierarchy's alone.
     fn create(&self) -> Result<()> {
         if self.files.paths().len() > 1 { self.files.create() } else { Ok(()) }

@@ -82,13 +82,17 @@ impl Driver for Cgroup {
         &self.paths
     }
 
+    fn refuse_in_use(&self) -> Result<()> {
+        self.directories().try_for_each(|(_, path)| super::refuse_populated(path))?;
+        super::refuse_frozen(self)
+    }
+
     fn create(&self) -> Result<()> {
         for (controller, path) in self.directories() {
             let mut made = |dir: &Path| if controller == "cpuset" { inherit_cpuset(dir) } else { Ok(()) };
-            if !super::make_dirs(path, &mut made)? {
-                super::refuse_populated(path)?;
-            }
+            super::make_dirs(path, &mut made)?;
         }
+        // Again, because a new one is as frozen as the one above it.
         super::refuse_frozen(self)
     }
 

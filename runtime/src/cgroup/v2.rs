@@ -46,12 +46,13 @@ impl Driver for Cgroup {
         &self.paths
     }
 
+    fn refuse_in_use(&self) -> Result<()> {
+        super::refuse_populated(&self.path)?;
+        super::refuse_frozen(self)
+    }
+
     fn create(&self) -> Result<()> {
-        let new = super::make_dirs(&self.path, &mut |_| Ok(()))?;
-        if !new {
-            super::refuse_populated(&self.path)?;
-            super::refuse_frozen(self)?;
-        }
+        super::make_dirs(&self.path, &mut |_| Ok(()))?;
         let mut ancestors: Vec<_> =
             self.path.ancestors().skip(1).take_while(|dir| dir.starts_with(ROOT)).collect();
         ancestors.reverse();

@@ -12,7 +12,6 @@ pub(super) fn create(global: &Global, id: &str, options: &CreateOptions, log: &L
     let bundle = bundle::load(&options.bundle).step(|| "rung create failed".into())?;
     let plan = spawn::prepare(global, &dir, id, bundle, options, Mode::Create)
         .step(|| "rung create failed".into())?;
-    spawn::create(&global.root, &plan, &mut |warning| log.warning(warning))
-        .step(|| "rung create failed".into())?;
+    spawn::create(&global.root, &plan, log).step(|| "rung create failed".into())?;
     Ok(0)
 }

@@ -6,7 +6,6 @@ use crate::container::{Container, Request};
 use crate::error::{Error, Result, Step};
 use crate::log::Log;
 use crate::rootless::require_rights;
-use crate::setup::capabilities;
 use crate::spawn::{Outcome, exec as spawn_exec};
 use crate::spec::{Process, Spec};
 
@@ -14,13 +13,13 @@ pub(super) fn exec(global: &Global, id: &str, options: &ExecOptions, log: &Log) 
     require_rights(global.rootless)?;
     let container = Container::load(&global.root, id)?;
     container.status().allows(Request::Exec { ignore_paused: options.ignore_paused })?;
+    // A document speaks for itself: flags of the process are ignored beside it.
     let (process, extra) = match &options.process {
-        Some(file) => (from_document(&container, file)?, Vec::new()),
-        None => from_flags(&container, options)?,
+        Some(file) => (from_document(&container, file)?, &[][..]),
+        None => (from_flags(&container, options)?, &options.capabilities[..]),
     };
     validate_process(&process)?;
-    let outcome =
-        spawn_exec::exec(&container, &process, &extra, options, &mut |warning| log.warning(warning));
+    let outcome = spawn_exec::exec(&container, &process, extra, options, log);
     match outcome.step(|| "exec failed".into())? {
         Outcome::Left => Ok(0),
         Outcome::Ended(code) => Ok(code),
@@ -47,8 +46,8 @@ fn from_document(container: &Container, file: &str) -> Result<Process> {
     Ok(process)
 }
 
-/// The container's own process, changed by the flags; and capabilities to add.
-fn from_flags(container: &Container, options: &ExecOptions) -> Result<(Process, Vec<usize>)> {
+/// The container's own process, changed by the flags.
+fn from_flags(container: &Container, options: &ExecOptions) -> Result<Process> {
     let spec: Spec = read_document(Path::new(&container.record.bundle).join("config.json"))?;
     let mut process = spec.process.ok_or_else(|| Error::invalid("config.json: process must be specified"))?;
     process.args.clone_from(&options.command);
@@ -73,10 +72,8 @@ fn from_flags(container: &Container, options: &ExecOptions) -> Result<(Process, 
         process.user.uid = uid;
         process.user.gid = gid.unwrap_or(process.user.gid);
     }
-    let extra =
-        options.capabilities.iter().map(|name| capabilities::number(name)).collect::<Result<Vec<_>>>()?;
-    if !extra.is_empty() && process.capabilities.is_none() {
+    if !options.capabilities.is_empty() && process.capabilities.is_none() {
         process.capabilities = Some(Default::default());
     }
-    Ok((process, extra))
+    Ok(process)
 }

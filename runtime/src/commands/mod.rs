@@ -23,6 +23,7 @@ use crate::args::{Command, Global};
 use crate::error::{Result, Step};
 use crate::log::Log;
 use crate::seal;
+use crate::sys::files;
 
 pub(crate) fn dispatch(global: &Global, command: Command, log: &Log) -> Result<i32> {
     if matches!(
@@ -30,6 +31,9 @@ pub(crate) fn dispatch(global: &Global, command: Command, log: &Log) -> Result<i
         Command::Create { .. } | Command::Run { .. } | Command::Exec { .. } | Command::Restore { .. }
     ) {
         seal::ensure()?;
+    } else {
+        // Hooks and `ps` have no business with what the caller has open.
+        files::cloexec_from(3).step(|| "close descriptors".into())?;
     }
     match command {
         Command::Help(text) => print(&text),

@@ -23,12 +23,11 @@ pub(super) fn restore(global: &Global, id: &str, options: &RestoreOptions, log: 
     }
     let joined = checkpoint::joined(&bundle.spec.linux);
     let plan = spawn::prepare(global, &dir, id, bundle, &options.create, mode)?;
-    let mut warn = |warning: &str| log.warning(warning);
-    match spawn::restore(&global.root, &plan, &joined, options, &mut warn)? {
+    match spawn::restore(&global.root, &plan, &joined, options, log)? {
         Outcome::Left => Ok(0),
         Outcome::Ended(code) => {
             let (container, _lock) = Container::lock(&global.root, id)?;
-            container.destroy(&mut warn)?;
+            container.destroy(&mut |warning| log.warning(warning))?;
             Ok(code)
         }
     }

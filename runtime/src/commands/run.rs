@@ -29,13 +29,12 @@ pub(super) fn run(
         prctl::set_child_subreaper().step(|| "become a subreaper".into())?;
     }
     let plan = spawn::prepare(global, &dir, id, bundle, options, mode).step(|| "rung run failed".into())?;
-    let mut warn = |warning: &str| log.warning(warning);
-    match spawn::create(&global.root, &plan, &mut warn).step(|| "rung run failed".into())? {
+    match spawn::create(&global.root, &plan, log).step(|| "rung run failed".into())? {
         Outcome::Left => Ok(0),
         Outcome::Ended(code) => {
             if !manner.keep {
                 let (container, _lock) = Container::lock(&global.root, id)?;
-                container.destroy(&mut warn)?;
+                container.destroy(&mut |warning| log.warning(warning))?;
             }
             Ok(code)
         }

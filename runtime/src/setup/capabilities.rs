@@ -2,48 +2,57 @@
 
 use proto::capability::NAMES;
 
-use crate::error::{Error, Result, Step};
+use crate::error::{Result, Step};
 use crate::spec::Capabilities;
 use crate::sys::prctl::{self, CapabilitySets};
 
 /// The five sets as bit masks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
     bounding: u64,
     ambient: u64,
     sets: CapabilitySets,
+    /// Names that mean nothing here, of a newer kernel perhaps: as in the original the process does without, and the
+    /// caller is told.
+    unknown: Vec<String>,
 }
 
-pub(crate) fn plan(capabilities: &Capabilities) -> Result<Plan> {
-    Ok(Plan {
-        bounding: mask(&capabilities.bounding)?,
-        ambient: mask(&capabilities.ambient)?,
-        sets: CapabilitySets {
-            effective: mask(&capabilities.effective)?,
-            permitted: mask(&capabilities.permitted)?,
-            inheritable: mask(&capabilities.inheritable)?,
-        },
-    })
+pub(crate) fn plan(capabilities: &Capabilities) -> Plan {
+    let mut unknown = Vec::new();
+    let mut mask = |names: &[String]| {
+        names.iter().fold(0, |mask, name| match number(name) {
+            Some(bit) => mask | 1 << bit,
+            None => {
+                remember(&mut unknown, name);
+                mask
+            }
+        })
+    };
+    let bounding = mask(&capabilities.bounding);
+    let ambient = mask(&capabilities.ambient);
+    let sets = CapabilitySets {
+        effective: mask(&capabilities.effective),
+        permitted: mask(&capabilities.permitted),
+        inheritable: mask(&capabilities.inheritable),
+    };
+    Plan { bounding, ambient, sets, unknown }
 }
 
-fn mask(names: &[String]) -> Result<u64> {
-    names.iter().try_fold(0, |mask, name| Ok(mask | 1 << number(name)?))
+fn remember(unknown: &mut Vec<String>, name: &str) {
+    if !unknown.iter().any(|known| known == name) {
+        unknown.push(name.to_owned());
+    }
 }
 
-/// A name this program does not know is an error: to ignore it would run something with less than was asked.
-pub(crate) fn number(name: &str) -> Result<usize> {
-    let upper = name.to_ascii_uppercase();
-    NAMES
-        .iter()
-        .position(|known| *known == upper)
-        .ok_or_else(|| Error::invalid(format!("unknown capability {name:?}")))
+fn number(name: &str) -> Option<usize> {
+    NAMES.iter().position(|known| known.eq_ignore_ascii_case(name))
 }
 
 /// For the line about a step that the kernel refused: the capability that the runtime would have needed, if it is
 /// that.
 pub(crate) fn lacking(name: &str) -> String {
     let held = match (prctl::capget(), number(name)) {
-        (Ok(own), Ok(bit)) => own.effective >> bit & 1 == 1,
+        (Ok(own), Some(bit)) => own.effective >> bit & 1 == 1,
         _ => true,
     };
     if held { String::new() } else { format!(" (the runtime lacks {name})") }
@@ -51,15 +60,22 @@ pub(crate) fn lacking(name: &str) -> String {
 
 impl Plan {
     /// Add one capability to every set but the inheritable and ambient ones (CVE-2022-29162).
-    pub(crate) fn add(&mut self, capability: usize) {
+    pub(crate) fn add(&mut self, name: &str) {
+        let Some(capability) = number(name) else { return remember(&mut self.unknown, name) };
         let bit = 1 << capability;
         self.bounding |= bit;
         self.sets.effective |= bit;
         self.sets.permitted |= bit;
     }
 
-    /// A capability this process does not hold cannot be given; names what had to be left out.
-    pub(crate) fn limit_to_own(&mut self) -> Result<Vec<&'static str>> {
+    /// What to tell the caller of names nobody knows.
+    pub(crate) fn unknown(&self) -> Option<String> {
+        let names = self.unknown.join(" ");
+        (!names.is_empty()).then(|| format!("ignoring unknown or unavailable capabilities: {names}"))
+    }
+
+    /// A capability this process does not hold cannot be given; tells what had to be left out.
+    pub(crate) fn limit_to_own(&mut self) -> Result<Option<String>> {
         let own = prctl::capget().step(|| "read own capabilities".into())?.permitted;
         let missing = (self.sets.permitted | self.sets.effective | self.sets.inheritable) & !own;
         self.sets.permitted &= own;
@@ -67,7 +83,11 @@ impl Plan {
         self.sets.inheritable &= own;
         self.ambient &= own;
         self.bounding &= own | !missing;
-        Ok(NAMES.iter().enumerate().filter(|(i, _)| missing >> i & 1 == 1).map(|(_, name)| *name).collect())
+        let names: Vec<_> =
+            NAMES.iter().enumerate().filter(|(i, _)| missing >> i & 1 == 1).map(|(_, name)| *name).collect();
+        Ok((missing != 0).then(|| {
+            format!("capabilities that the runtime itself does not have are left out: {}", names.join(" "))
+        }))
     }
 
     /// Before the change of user: a bounding set can be cut only by who still has CAP_SETPCAP.
@@ -119,15 +139,19 @@ mod tests {
     fn names_are_bits() {
         let json =
             r#"{"bounding":["CAP_CHOWN","cap_kill"],"permitted":["CAP_CHECKPOINT_RESTORE"],"ambient":null}"#;
-        let plan = plan(&serde_json::from_str(json).expect("valid")).expect("known");
-        assert_eq!((plan.bounding, plan.sets.permitted, plan.ambient), (0b10_0001, 1 << 40, 0));
-        assert!(mask(&["CAP_NOPE".into()]).is_err());
+        let known = plan(&serde_json::from_str(json).expect("valid"));
+        assert_eq!((known.bounding, known.sets.permitted, known.ambient), (0b10_0001, 1 << 40, 0));
+        assert_eq!(known.unknown(), None);
+        let json = r#"{"bounding":["CAP_NOPE","CAP_CHOWN"],"permitted":["CAP_NOPE"]}"#;
+        let other = plan(&serde_json::from_str(json).expect("valid"));
+        assert_eq!((other.bounding, other.sets.permitted), (1, 0));
+        assert!(other.unknown().expect("one is").ends_with(": CAP_NOPE"));
     }
 
     #[test]
     fn exec_adds_nothing_inheritable() {
         let mut plan = Plan::default();
-        plan.add(21);
+        plan.add("CAP_SYS_ADMIN");
         assert_eq!((plan.sets.permitted, plan.sets.inheritable, plan.ambient), (1 << 21, 0, 0));
     }
 }

@@ -18,7 +18,7 @@ pub(crate) struct Terminal {
 
 /// Whatever the image put at that path, only the multiplexer of a devpts will do (CVE-2025-52565).
 pub(crate) fn open(root: BorrowedFd<'_>, size: Option<ConsoleSize>) -> Result<Terminal> {
-    let master = files::open_in_root(root, "/dev/pts/ptmx", OFlags::RDWR | OFlags::NOCTTY)
+    let master = inroot::open_for_use(root, "/dev/pts/ptmx", OFlags::RDWR | OFlags::NOCTTY)
         .step(|| "open /dev/pts/ptmx of the container".into())?;
     let stat = rustix::fs::fstat(&master).step(|| "stat /dev/pts/ptmx".into())?;
     let magic = rustix::fs::fstatfs(&master).step(|| "stat /dev/pts".into())?.f_type as u64;

@@ -14,6 +14,7 @@ use crate::args::ExecOptions;
 use crate::cgroup::{self, Entrance, SubCgroup};
 use crate::container::Container;
 use crate::error::{Error, Result, Step};
+use crate::log::Log;
 use crate::rootless;
 use crate::seccomp::Filter;
 use crate::seccomp::notify::Subject;
@@ -37,14 +38,14 @@ struct Plan {
 pub(crate) fn exec(
     container: &Container,
     process: &spec::Process,
-    extra_caps: &[usize],
+    extra_caps: &[String],
     options: &ExecOptions,
-    warn: &mut dyn FnMut(&str),
+    log: &Log,
 ) -> Result<Outcome> {
     let mode = if options.detach { Mode::Detached } else { Mode::Foreground };
     refuse_wrong_console(process.terminal, mode, options.console_socket.is_some())?;
     let pidfd = container.pidfd()?;
-    let plan = prepare(container, process, extra_caps, options, warn)?;
+    let plan = prepare(container, process, extra_caps, options, log)?;
     let pidfd_socket = options
         .pidfd_socket
         .as_deref()
@@ -53,8 +54,10 @@ pub(crate) fn exec(
         .step(|| "connect to the pidfd socket".into())?;
     let signals = (mode == Mode::Foreground).then(foreground::listen).transpose()?;
 
+    log.debug("nsexec container setup: everything is opened; cloning into the container's cgroup");
     let (mut sync, pid) = start_child(container, &plan, pidfd.as_fd())?;
-    let attended = attend_setup(&plan, options, &mut sync, pid, pidfd_socket.as_ref());
+    log.debug(&format!("child process in init(): pid {pid} joins the container's namespaces"));
+    let attended = attend_setup(&plan, options, &mut sync, pid, pidfd_socket.as_ref(), log);
     let terminal = attended.map_err(|error| {
         let _ = sys::signal::kill(pid, libc::SIGKILL);
         let _ = sys::signal::wait(pid);
@@ -69,9 +72,9 @@ pub(crate) fn exec(
 fn prepare(
     container: &Container,
     process: &spec::Process,
-    extra_caps: &[usize],
+    extra_caps: &[String],
     options: &ExecOptions,
-    warn: &mut dyn FnMut(&str),
+    log: &Log,
 ) -> Result<Plan> {
     let config = &container.record.config;
     let filter = match std::fs::read(container.dir.seccomp()) {
@@ -96,15 +99,10 @@ fn prepare(
         plan.may_set_groups = rootless::groups_can_be_set_in(container.record.init_process_pid);
         rootless::refuse_groups(plan.may_set_groups, &process.user)?;
     }
-    extra_caps.iter().for_each(|capability| plan.capabilities.add(*capability));
+    extra_caps.iter().for_each(|name| plan.capabilities.add(name));
+    plan.capabilities.unknown().iter().for_each(|unknown| log.warning(unknown));
     if join & libc::CLONE_NEWUSER as u64 == 0 {
-        let missing = plan.capabilities.limit_to_own()?;
-        if !missing.is_empty() {
-            warn(&format!(
-                "capabilities that the runtime itself does not have are left out: {}",
-                missing.join(" ")
-            ));
-        }
+        plan.capabilities.limit_to_own()?.iter().for_each(|left_out| log.warning(left_out));
     }
     Ok(Plan {
         process: plan,
@@ -220,6 +218,7 @@ fn attend_setup(
     sync: &mut sync::Parent,
     pid: i32,
     pidfd_socket: Option<&OwnedFd>,
+    log: &Log,
 ) -> Result<Option<OwnedFd>> {
     if !plan.by_ordinary_user {
         set_oom_score(pid, plan.oom_score_adj)?;
@@ -232,6 +231,7 @@ fn attend_setup(
             message => return Err(failure(message)),
         }
     }
+    log.debug(&format!("setns_init: about to exec {:?}", plan.process.arguments.first()));
     announce(pid, options.pid_file.as_deref(), pidfd_socket)?;
     sync.go()?;
     await_exec(sync)?;

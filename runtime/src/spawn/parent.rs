@@ -13,6 +13,7 @@ use crate::cgroup::{self, Entrance};
 use crate::container::{Container, state_document};
 use crate::error::{Error, Result, Step};
 use crate::hooks;
+use crate::log::Log;
 use crate::rootless;
 use crate::setup::capabilities::lacking;
 use crate::setup::{idmap, mounts, namespaces, rlimits};
@@ -29,28 +30,34 @@ pub(crate) enum Outcome {
     Ended(i32),
 }
 
-pub(crate) fn create(root: &str, plan: &Prepared, warn: &mut dyn FnMut(&str)) -> Result<Outcome> {
+pub(crate) fn create(root: &str, plan: &Prepared, log: &Log) -> Result<Outcome> {
+    plan.process.keep_to_ourselves()?;
     let (mut lock, mut container) = claim(root, plan)?;
-    let made = make(plan, &mut container, &mut lock);
+    let made = make(plan, &mut container, &mut lock, log);
     drop(lock);
     let process = match made {
         Ok(process) => process,
         Err(error) => {
-            give_back(&container, warn);
+            give_back(&container, log);
             return Err(error);
         }
     };
-    plan.warnings.iter().for_each(|warning| warn(warning));
+    plan.warnings.iter().for_each(|warning| log.warning(warning));
     if plan.mode == Mode::Create {
         return Ok(Outcome::Left);
     }
-    finish(plan, &container, process, warn)
+    finish(plan, &container, process, log)
 }
 
-/// The container's name, taken.
+/// The container's name, taken; unless others use its cgroup, which is seen before there is a record: what cleans up after
+/// a failure must not take them for this container.
 pub(super) fn claim(root: &str, plan: &Prepared) -> Result<(Lock, Container)> {
     let dir = StateDir::of(root, &plan.id)?;
     let lock = dir.claim()?;
+    if let Err(error) = plan.cgroup.refuse_in_use() {
+        let _ = dir.remove();
+        return Err(error.during("error setting cgroup config for procHooks process"));
+    }
     Ok((lock, Container { record: record(plan), dir }))
 }
 
@@ -59,11 +66,11 @@ pub(super) fn finish(
     plan: &Prepared,
     container: &Container,
     mut process: Process,
-    warn: &mut dyn FnMut(&str),
+    log: &Log,
 ) -> Result<Outcome> {
     if let Err(error) = poststart(container) {
         let _ = container.kill_and_wait();
-        give_back(container, warn);
+        give_back(container, log);
         return Err(error);
     }
     if plan.mode == Mode::Detached {
@@ -121,7 +128,7 @@ fn record(plan: &Prepared) -> Record {
     }
 }
 
-fn make(plan: &Prepared, container: &mut Container, lock: &mut Lock) -> Result<Process> {
+fn make(plan: &Prepared, container: &mut Container, lock: &mut Lock, log: &Log) -> Result<Process> {
     // Before the first thing outside the state directory, so that all of it can be found after a kill.
     container.dir.write(&container.record)?;
     if let Some(filter) = &plan.process.seccomp {
@@ -141,6 +148,7 @@ fn make(plan: &Prepared, container: &mut Container, lock: &mut Lock) -> Result<P
     let ready = if plan.mode == Mode::Create { None } else { listen_for_readiness(container)? };
     let trees = mounts::open_early(&plan.mounts, plan.open_all_trees)?;
 
+    log.debug("nsexec container setup: the cgroup is made and everything opened; cloning");
     let (mut sync, pid, pidfd) = start_child(plan, container, lock, gate, trees)?;
     let talk = |sync: &mut sync::Parent, container: &mut Container| -> Result<(i32, Option<OwnedFd>)> {
         let pid = if plan.namespaces.joins_user() { replaced(sync, pid)? } else { pid };
@@ -148,8 +156,12 @@ fn make(plan: &Prepared, container: &mut Container, lock: &mut Lock) -> Result<P
         let terminal = attend_setup(plan, container, sync, pid)?;
         Ok((pid, terminal))
     };
+    log.debug(&format!("child process in init(): pid {pid} sets itself up"));
     match talk(&mut sync, container) {
-        Ok((pid, terminal)) => Ok(Process { pid, terminal, signals, ready }),
+        Ok((pid, terminal)) => {
+            log.debug("init: closing the pipe to signal completion: nothing is left to say to it");
+            Ok(Process { pid, terminal, signals, ready })
+        }
         Err(error) => {
             let _ = files::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
             let pid = container.record.init_process_pid;
@@ -335,14 +347,14 @@ pub(super) fn announce(pid: i32, pid_file: Option<&str>, pidfd_socket: Option<&O
 }
 
 /// After a failure: nothing of the container stays, and the caller hears of the failure itself only.
-pub(super) fn give_back(container: &Container, warn: &mut dyn FnMut(&str)) {
+pub(super) fn give_back(container: &Container, log: &Log) {
     if !container.record.config.own_pid_namespace
         && let Err(error) = container.cgroup().kill_all()
     {
-        warn(&error.to_string());
+        log.warning(&error.to_string());
     }
     let result = container.give_cgroup_back().and_then(|()| container.dir.remove());
     if let Err(error) = result {
-        warn(&format!("clean up after the failed start: {error}"));
+        log.warning(&format!("clean up after the failed start: {error}"));
     }
 }

@@ -87,16 +87,10 @@ pub(crate) fn prepare(
     let filter: Option<Filter> = linux.seccomp.as_ref().map(seccomp::plan).transpose()?;
     let namespaces = namespaces::plan(&linux)?;
     let mut plan = process::plan(&process, filter, options.preserve_fds)?;
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<String> = plan.capabilities.unknown().into_iter().collect();
     let own_user_namespace = namespaces.new_user || namespaces.joins_user();
     if !own_user_namespace {
-        let missing = plan.capabilities.limit_to_own()?;
-        if !missing.is_empty() {
-            warnings.push(format!(
-                "capabilities that the runtime itself does not have are left out: {}",
-                missing.join(" ")
-            ));
-        }
+        warnings.extend(plan.capabilities.limit_to_own()?);
     }
     let receiver = linux.seccomp.as_ref().map(seccomp::notify::receiver).transpose()?.flatten();
     plan.listener = receiver.as_ref().map(seccomp::notify::Receiver::connect).transpose()?;

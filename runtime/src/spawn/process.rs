@@ -59,7 +59,7 @@ pub(crate) fn plan(process: &Process, seccomp: Option<Filter>, preserve_fds: u32
         cwd: process.cwd.clone(),
         user: process.user.clone(),
         // Who asks for none gets none.
-        capabilities: process.capabilities.as_ref().map(capabilities::plan).transpose()?.unwrap_or_default(),
+        capabilities: process.capabilities.as_ref().map(capabilities::plan).unwrap_or_default(),
         no_new_privileges: process.no_new_privileges,
         seccomp,
         listener: None,
@@ -98,6 +98,13 @@ fn listen_fds() -> u32 {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
     let ours = number("LISTEN_PID") == Some(std::process::id());
     number("LISTEN_FDS").filter(|&n| ours && n <= MOST).unwrap_or(0)
+}
+
+impl Plan {
+    /// Every descriptor but those to be passed on ends with an exec, the program's as well as a hook's.
+    pub(crate) fn keep_to_ourselves(&self) -> Result<()> {
+        files::cloexec_from(3 + self.passed_descriptors).step(|| "close descriptors".into())
+    }
 }
 
 /// A process about to execute its program.
@@ -179,7 +186,7 @@ pub(crate) fn execute(plan: &Plan, program: &Program, hooks: Option<&dyn Fn() ->
         }
     };
     let last_steps = || -> Result<()> {
-        files::cloexec_from(3 + plan.passed_descriptors).step(|| "close descriptors".into())?;
+        plan.keep_to_ourselves()?;
         if hooks.is_none() {
             sys::signal::reset_all();
         }

@@ -15,6 +15,7 @@ use crate::checkpoint::{self, Folders, Given, Joined, ManageCgroups, Outside};
 use crate::container::{Container, state_document};
 use crate::error::{Error, Result, Step};
 use crate::hooks;
+use crate::log::Log;
 use crate::rootless;
 use crate::sys::{self, clone, mount};
 
@@ -26,7 +27,7 @@ pub(crate) fn restore(
     plan: &Prepared,
     joined: &[Joined],
     options: &RestoreOptions,
-    warn: &mut dyn FnMut(&str),
+    log: &Log,
 ) -> Result<Outcome> {
     let images = checkpoint::absolute(&options.criu.image_path)?;
     if !images.is_dir() {
@@ -38,11 +39,11 @@ pub(crate) fn restore(
     let made = make(plan, joined, options, &folders, &outside, &mut container);
     drop(lock);
     match made {
-        Ok(process) => finish(plan, &container, process, warn),
+        Ok(process) => finish(plan, &container, process, log),
         Err(error) => {
             // What criu had restored before it failed it has ended itself.
             let _ = container.kill_and_wait();
-            give_back(&container, warn);
+            give_back(&container, log);
             Err(error)
         }
     }

@@ -1,0 +1,88 @@
+#!/bin/bash
+# crun.sh [FILE.py...]: crun's own tests in python, fetched from Debian at that moment, against ours (RUNTIME, default rung
+# of GANTRY_BIN_DIR; with ADAPT= for crun itself). Nothing of it is kept in the repository; the tree lies in $SUITE_DIR
+# (default: target/suites/crun). Needs root. Ends with a score; what fails is listed.
+set -euo pipefail
+
+here=$(dirname "$(readlink -f "$0")")
+. "$here/debian-source.sh"
+dir=${SUITE_DIR:-$(readlink -f "$here/../..")/target/suites/crun}
+RUNTIME=${RUNTIME:-${GANTRY_BIN_DIR:?GANTRY_BIN_DIR must name the folder of a build}/rung}
+tests=$dir/src/tests
+mkdir -p "$dir"
+
+fetch() {
+    [ ! -x "$tests/init" ] || return 0
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends python3 gcc libc6-dev dpkg-dev </dev/null >/dev/null
+    debian_source crun "$dir"
+    # What its configure would say of this machine.
+    printf "#define HAVE_ERROR_H 1\n#define HAVE_SECCOMP 1\n" >"$dir/config.h"
+    gcc -static -I"$dir" -o "$tests/init" "$tests/init.c"
+}
+
+# What crun's command line has and runc's has not: said in ours. Sourced by nothing: written out as the tests' OCI_RUNTIME.
+adapter() {
+    cat <<'ADAPTER'
+#!/bin/bash
+global=() rest=() regex=
+while [[ ${1-} == -* ]]; do
+    case $1 in
+        --cgroup-manager) [ "$2" != systemd ] || global+=(--systemd-cgroup); shift 2 ;;
+        --root) global+=("$1" "$2"); shift 2 ;;
+        *) global+=("$1"); shift ;;
+    esac
+done
+# There LISTEN_FDS alone is enough, and --preserve-fds is the most that there may be.
+[ -z "${LISTEN_FDS-}" ] || export LISTEN_PID=${LISTEN_PID-$$}
+declare -i open=3
+while [ -e /proc/$$/fd/$open ] && [ $open -lt 200 ]; do open+=1; done
+command=${1-}
+[ $# -eq 0 ] || shift
+case $command in
+    create | run)
+        # A bundle's configuration has one name.
+        if [ "${1-}" = --config ]; then
+            [ "$2" -ef config.json ] || cp "$2" config.json
+            shift 2
+        fi
+        if [ "${1-}" = --preserve-fds ] && [ "$2" -gt $((open - 3)) ]; then
+            shift 2
+            set -- --preserve-fds $((open - 3)) "$@"
+        fi ;;
+    delete)
+        for word in "$@"; do if [ "$word" = --regex ]; then regex=yes; else rest+=("$word"); fi; done
+        if [ -n "$regex" ]; then
+            for id in $("$RUNTIME" "${global[@]}" list -q | grep -E -- "${rest[-1]}"); do "$RUNTIME" "${global[@]}" delete -f "$id"; done
+            exit
+        fi ;;
+esac
+exec "$RUNTIME" "${global[@]}" ${command:+"$command"} "$@"
+ADAPTER
+}
+
+run() {
+    local file out=$dir/out passed skipped failed
+    rm -rf "$out"
+    mkdir -p "$out"
+    adapter >"$dir/adapter"
+    chmod 755 "$dir/adapter"
+    export RUNTIME INIT=$tests/init OCI_RUNTIME=${ADAPT-$dir/adapter}
+    [ -n "$OCI_RUNTIME" ] || OCI_RUNTIME=$RUNTIME
+    cd "$dir/src"
+    mkfifo "$out/input"
+    exec 8<>"$out/input"
+    [ $# -gt 0 ] || set -- $(cd "$tests" && ls test_*.py)
+    for file in "$@"; do
+        # The tests of terminals want one.
+        timeout -s KILL 120 script -q -e -c "python3 $tests/$file 2>$out/$file.log" /dev/null <&8 >"$out/$file.tap" || true
+        grep -h '^not ok' "$out/$file.tap" | sed "s/^/$file: /" || true
+    done
+    skipped=$(cat "$out"/*.tap | grep -c '^ok.*#SKIP' || true)
+    passed=$(($(cat "$out"/*.tap | grep -c '^ok' || true) - skipped))
+    # One that does not end says nothing of itself.
+    failed=$(($(sed -n 's/^1\.\.\([0-9]*\).*/\1/p' "$out"/*.tap | paste -sd+) - passed - skipped))
+    echo "crun's suite: $passed ok, $failed not ok, $skipped skipped"
+}
+
+fetch
+run "$@"
