@@ -29,6 +29,10 @@ impl Schema {
         Schema(files.map(|path| (name_of(&path), read(&path))).collect())
     }
 
+    pub fn has(&self, file: &str) -> bool {
+        self.0.contains_key(file)
+    }
+
     pub fn document(&self, file: &str) -> Value {
         let mut schema = self.0.get(file).unwrap_or_else(|| panic!("no {file} in the schema")).clone();
         for (name, section) in schema["properties"].as_object_mut().expect("properties") {

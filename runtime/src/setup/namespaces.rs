@@ -80,10 +80,10 @@ pub(crate) fn validate(linux: &Linux) -> Result<()> {
         Some(_) => {}
     }
     if linux.time_offsets.keys().any(|clock| clock != "monotonic" && clock != "boottime") {
-        return Err(Error::invalid("time offsets are for the clocks monotonic and boottime"));
+        return Err(Error::invalid("linux.timeOffsets: they are for the clocks monotonic and boottime"));
     }
     if !linux.time_offsets.is_empty() && linux.namespace("time").is_none_or(|ns| !ns.path.is_empty()) {
-        return Err(Error::invalid("time offsets need a new time namespace"));
+        return Err(Error::invalid("linux.timeOffsets: they need a new time namespace"));
     }
     idmap::validate(&linux.uid_mappings)?;
     idmap::validate(&linux.gid_mappings)
@@ -161,8 +161,10 @@ impl Plan {
             let text: String =
                 offsets.iter().map(|(clock, o)| format!("{clock} {} {}\n", o.secs, o.nanosecs)).collect();
             if !text.is_empty() {
-                std::fs::write("/proc/self/timens_offsets", text)
-                    .step(|| format!("set the time offsets{}", lacking("CAP_SYS_TIME")))?;
+                std::fs::write("/proc/self/timens_offsets", &text).step(|| {
+                    let offsets = text.trim_end().replace('\n', ", ");
+                    format!("set linux.timeOffsets {offsets}{}", lacking("CAP_SYS_TIME"))
+                })?;
             }
         }
         if self.new_user {
