@@ -107,6 +107,14 @@ pub fn remove_cgroups(name: &str) {
     let hierarchies = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
     for parent in hierarchies.chain([root.to_owned()]).map(|hierarchy| hierarchy.join(name)) {
         for entry in fs::read_dir(&parent).into_iter().flatten().flatten() {
+            // A container whose shim was killed is nobody's child that clear() knows.
+            let inside = fs::read_to_string(entry.path().join("cgroup.procs")).unwrap_or_default();
+            let inside: Vec<i32> = inside.lines().filter_map(|pid| pid.parse().ok()).collect();
+            inside.iter().copied().for_each(kill);
+            let deadline = Instant::now() + Duration::from_secs(2);
+            while inside.iter().any(|pid| is_alive(*pid)) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(5));
+            }
             let _ = fs::remove_dir(entry.path());
         }
         let _ = fs::remove_dir(parent);

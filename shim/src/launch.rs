@@ -76,7 +76,7 @@ pub(crate) fn adopt(args: &Args) -> Result<()> {
 }
 
 fn adopt_state(kept: &handover::Kept) -> Result<Shim> {
-    wait_for_commands(&std::env::current_dir()?);
+    wait_for_commands(&std::env::current_dir()?, COMMANDS_LEFT);
     let mut shim = handover::left()?;
     // A runtime that writes into a closed pipe must not end this process.
     sys::ignore_signals(&[libc::SIGPIPE]);
@@ -86,9 +86,9 @@ fn adopt_state(kept: &handover::Kept) -> Result<Shim> {
 
 /// Waits for the runtime's commands that a killed shim has left in its bundle: what they do is to be known. They are
 /// known by their working directory, which a container's process never has, and their log.
-fn wait_for_commands(dir: &Path) {
+fn wait_for_commands(dir: &Path, patience: Duration) {
     use rustix::process::{Pid, PidfdFlags, pidfd_open};
-    let deadline = Instant::now() + COMMANDS_LEFT;
+    let deadline = Instant::now() + patience;
     let log = dir.join(bundle::RUNTIME_LOG);
     let is_command = |pid: i32| {
         let proc = PathBuf::from(format!("/proc/{pid}"));
@@ -175,6 +175,8 @@ pub(crate) fn delete(args: &Args) -> Result<()> {
         Some(dir) => dir.clone(),
         None => std::env::current_dir()?,
     };
+    // A create that goes on behind the runtime's delete would leave its container.
+    wait_for_commands(&dir, COMMANDS_LEFT / 2);
     let options = std::fs::read(dir.join(bundle::OPTIONS));
     let runtime: Runtime = match &options {
         Ok(json) => serde_json::from_slice(json)?,

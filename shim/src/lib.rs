@@ -4,7 +4,7 @@
 //! ```text
 //! launch        start (socket, detach, print the address), delete, -info
 //! event_loop    one poll loop over a closed enum; everything that can wake the shim is named there
-//! handover      a new binary takes over, in the same process
+//! handover      a new binary takes over, in the same process; another shim, after a SIGKILL
 //! service       task API: decode, call, encode
 //! container     the container, its execs, and what a request, an exit or a finished runtime command does to them
 //! process       the states of one process and what may be asked in each; pure
@@ -22,7 +22,20 @@
 //! its execs.
 //!
 //! On disk, in the bundle (names in `proto::task::bundle`): `address` (written by `start`), `init.pid` and `log.json`
-//! (by the runtime), `options.json` and `runtime` (so that `delete` works from the bundle alone).
+//! (by the runtime), `options.json` and `runtime` (so that `delete` works from the bundle alone), and what outlives a
+//! SIGKILL: `shim-state.json` and `io-*` (io::survival).
+//!
+//! A killed shim leaves its container running, with FIFOs that it holds open itself. A daemon that notices runs `adopt`:
+//! the next shim goes on with the log at the very byte, asks the runtime what became of a command that was under way,
+//! and waits for processes that are not its children. What a process writes meanwhile waits in the FIFO, up to a pipe's
+//! size (64 KiB), then its writes wait. Ours alone does so (containerd-lite); it also keeps duplicates of what would end
+//! with the shim. What is lost all the same:
+//! - where the daemon is gone too: a terminal (its programs get SIGHUP), the input of a process that has one (it is at
+//!   its end), and the last output and the exit status (255 then) of a process that ends before the next shim is there;
+//! - the status of a process that somebody else reaps before anybody has looked, on kernels before 6.15;
+//! - to a client attached to a container with a log, what was in the log, but on its way to the client;
+//! - input that was read from the client, but not yet written to the process;
+//! - a container whose create was under way: it is taken back, as after any failure.
 
 #![deny(unsafe_code)]
 

@@ -74,8 +74,7 @@ impl Tasks {
     }
 }
 
-/// Holds at once what an exec that has just been started needs, in case it ends before the next shim is there: nothing of
-/// it was kept yet.
+/// Holds what a process writes, and execs that have just been started: what has no name, the shim has to be asked for.
 fn hold(bundle: &Bundle, kept: &mut Kept) {
     for entry in std::fs::read_dir(&bundle.path).into_iter().flatten().flatten() {
         let Ok(name) = entry.file_name().into_string() else { continue };
@@ -103,10 +102,20 @@ impl Shim {
         // Held over the call: what is closed between its answer and the duplication would be kept open else.
         let mut kept = self.kept.lock().await;
         match self.duplicate().await {
-            Ok(taken) => *kept = taken,
+            Ok(mut taken) => {
+                hold(&self.bundle, &mut taken);
+                *kept = taken;
+            }
             Err(error) => {
                 tracing::debug!(namespace = self.bundle.namespace, id = self.bundle.id, %error, "keep descriptors");
             }
+        }
+    }
+
+    /// Before an exec is started: it may write, and end, before anything else of it is kept.
+    pub(super) async fn hold_named(&self) {
+        if self.bundle.can_be_adopted() {
+            hold(&self.bundle, &mut *self.kept.lock().await);
         }
     }
 

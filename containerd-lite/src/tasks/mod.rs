@@ -321,15 +321,15 @@ impl Tasks {
         let mut again = false;
         loop {
             match shim.call_once("Exec", &request, Some(shim::CONTROL)).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => break,
                 Err(Unanswered::Adopted) => again = true,
                 // The shim before had made it known.
-                Err(Unanswered::Error(error)) if again && error.kind() == ErrorKind::AlreadyExists => {
-                    return Ok(());
-                }
+                Err(Unanswered::Error(error)) if again && error.kind() == ErrorKind::AlreadyExists => break,
                 Err(Unanswered::Error(error)) => return Err(error),
             }
         }
+        shim.hold_named().await;
+        Ok(())
     }
 
     /// The client sends no more: what would hold the process's input open is given up first.

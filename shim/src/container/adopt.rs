@@ -138,7 +138,7 @@ impl Shim {
             self.adopt_open_io(handle, kept);
             self.exec_started(handle, None, Ok(()));
         } else {
-            process.io.forget_open(base);
+            process.io.forget_open();
             files.remove();
         }
     }

@@ -93,7 +93,9 @@ impl Shim {
         process.io.close();
         let container = self.containers.remove(&process.container).expect("its delete is under way");
         for (_, exec) in container.execs {
+            let base = self.io_base(exec);
             if let Some(mut exec) = self.processes.remove(&exec) {
+                exec.io.remove_named(&base);
                 exec.io.close();
             }
         }
@@ -114,6 +116,7 @@ impl Shim {
 
     fn exec_deleted(&mut self, handle: Handle) {
         let mut process = self.processes.remove(&handle).expect("its delete is under way");
+        process.io.remove_named(&self.io_base(handle));
         process.io.close();
         if let Some(container) = self.containers.get_mut(&process.container) {
             container.execs.remove(&process.exec_id);

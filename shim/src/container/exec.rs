@@ -64,7 +64,14 @@ impl Shim {
         };
         // The streams are opened at start; until then only their names are kept.
         let handle = self.add_process(&request.id, &request.exec_id, Io::default(), spec.value);
-        self.process_mut(handle).io.remember(uris);
+        let base = self.io_base(handle);
+        let io = &mut self.process_mut(handle).io;
+        io.remember(uris);
+        if let Err(error) = io.make_named(&base) {
+            io.remove_named(&base);
+            self.processes.remove(&handle);
+            return Err(error);
+        }
         self.container_mut(&request.id)?.execs.insert(request.exec_id.clone(), handle);
         let event = events::TaskExecAdded { container_id: request.id, exec_id: request.exec_id };
         self.publisher.publish(topic::EXEC_ADDED, &event);

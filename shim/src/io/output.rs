@@ -237,8 +237,13 @@ impl Output {
     /// What an earlier shim has left in the spool, into the log.
     pub(super) fn replay(&mut self, log: &mut JsonFile, mark: Mark) {
         let Some(spool) = &self.spool else { return };
-        // An offset beyond the end: the file has been emptied, and the position not told of it.
-        let offset = if mark.offset > spool.mark(0).offset { 0 } else { mark.offset };
+        let mut offset = mark.offset;
+        if offset > spool.mark(0).offset {
+            // The file has been emptied, and the position not told of it: it is now, for what comes would not be taken
+            // for new by yet another shim once it is longer than what was there.
+            offset = 0;
+            log.move_mark(self.stream, spool.mark(spool.len_from(0)));
+        }
         let mut bytes = Vec::new();
         if let Err(error) = spool.read_last(spool.len_from(offset), &mut bytes) {
             crate::complain!("read a spool: {}", std::io::Error::from(error));

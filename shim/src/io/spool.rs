@@ -136,3 +136,45 @@ fn open(path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
 fn step(base: &Path, error: Errno) -> Error {
     Error::step(format!("open the spool {}", base.display()), std::io::Error::from(error))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::pipe::pipe;
+
+    /// A spool that is filled, followed by the next, emptied and opened again has what was not in the log.
+    #[test]
+    fn what_is_not_in_the_log_is_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("spool");
+        let mut spool = Spool::create(base.clone()).unwrap();
+        let (read, write) = pipe().unwrap();
+        let mut committed = Mark::default();
+        let add = |spool: &mut Spool, text: &[u8]| {
+            rustix::io::write(&write, text).unwrap();
+            assert_eq!(spool.fill(&read, text.len()), Ok(text.len()));
+            let mut last = Vec::new();
+            spool.read_last(text.len(), &mut last).unwrap();
+            assert_eq!(last, text);
+        };
+        for _ in 0..=MAX_SIZE / (32 << 10) {
+            add(&mut spool, &[b'a'; 32 << 10]);
+        }
+        add(&mut spool, b"unfinished");
+        spool.trim(b"unfinished", true, |mark| committed = mark);
+        assert_eq!(committed, Mark { generation: 1, offset: 0 });
+        add(&mut spool, b" line\n");
+        let names = || std::fs::read_dir(dir.path()).unwrap().count();
+        assert_eq!(names(), 1, "the old generation is gone");
+        let mut found = Vec::new();
+        let mut again = Spool::reopen(base.clone(), committed).unwrap();
+        again.read_last(again.len_from(committed.offset), &mut found).unwrap();
+        assert_eq!(found, b"unfinished line\n");
+        add(&mut again, &[b'b'; 32 << 10]);
+        again.trim(b"", true, |mark| committed = mark);
+        assert_eq!((committed, again.len_from(0)), (Mark { generation: 1, offset: 0 }, 0));
+        again.remove();
+        assert_eq!(names(), 0);
+        assert!(Spool::reopen(base, committed).is_err());
+    }
+}

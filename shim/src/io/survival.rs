@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::log::{Mark, Stream};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 
 fn named(base: &Path, suffix: &str) -> PathBuf {
@@ -39,7 +40,11 @@ pub(super) fn position(base: &Path) -> PathBuf {
 /// while no shim is there.
 pub(super) fn make_fifo(name: &Path) -> Result<(OwnedFd, OwnedFd), Error> {
     let step = |e| Error::step("make a FIFO", std::io::Error::from(e));
-    rustix::fs::mkfifoat(CWD, name, Mode::from_raw_mode(0o600)).map_err(step)?;
+    match rustix::fs::mkfifoat(CWD, name, Mode::from_raw_mode(0o600)) {
+        // An exec's is made when the exec becomes known.
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(step(error)),
+    }
     let read = open_fifo(name, OFlags::RDONLY)?;
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let write = rustix::fs::open(name, flags, Mode::empty()).map_err(step)?;
@@ -73,11 +78,27 @@ impl Io {
         }
     }
 
-    /// For a process that has not been started after all: its streams are named, and not more.
-    pub(crate) fn forget_open(&mut self, base: PathBuf) {
-        for stream in [Stream::Stdout, Stream::Stderr] {
-            let _ = std::fs::remove_file(fifo(&base, stream));
+    /// The FIFOs of an exec that will be started: the daemon holds them from here on, so that nothing is lost where the
+    /// exec has ended before the daemon has heard of its start.
+    pub(crate) fn make_named(&self, base: &Path) -> Result<(), Error> {
+        for (stream, uri) in [(Stream::Stdout, &self.uris.stdout), (Stream::Stderr, &self.uris.stderr)] {
+            if !self.uris.terminal && !uri.is_empty() {
+                rustix::fs::mkfifoat(CWD, fifo(base, stream), Mode::from_raw_mode(0o600))
+                    .map_err(|e| Error::step("make a FIFO", std::io::Error::from(e)))?;
+            }
         }
+        Ok(())
+    }
+
+    /// Of an exec that is not started.
+    pub(crate) fn remove_named(&self, base: &Path) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let _ = std::fs::remove_file(fifo(base, stream));
+        }
+    }
+
+    /// For a process that has not been started after all: its streams are named, and not more.
+    pub(crate) fn forget_open(&mut self) {
         *self = Io { uris: std::mem::take(&mut self.uris), ..Io::default() };
     }
 

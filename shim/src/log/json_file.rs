@@ -344,4 +344,51 @@ mod tests {
         let first: usize = all.split("line ").nth(1).unwrap().split('\\').next().unwrap().parse().unwrap();
         assert_eq!(all.lines().count(), 40 - first, "no line in between is missing");
     }
+
+    /// Killed after one whole line and half of another were written, and before the position was.
+    #[test]
+    fn what_is_in_the_log_beyond_the_position_is_not_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c-json.log");
+        let mark = |offset| Mark { generation: 2, offset };
+        let add = |log: &mut JsonFile, stream, text: &str, offset| {
+            log.message(stream, text.as_bytes(), UNIX_EPOCH, mark(offset));
+            log.flush();
+        };
+        for (max_size, rotated) in [(0, false), (60, true)] {
+            let mut log = open(dir.path(), max_size, 2, &[]);
+            log.keep_position(dir.path().join("position")).unwrap();
+            add(&mut log, Stream::Stderr, "zero\n", 5);
+            add(&mut log, Stream::Stdout, "one\n", 4);
+            let unknown = open(dir.path(), max_size, 2, &[]);
+            let mut killed = JsonFile { position: None, ..unknown };
+            add(&mut killed, Stream::Stdout, "two\n", 8);
+            std::fs::OpenOptions::new()
+                .append(true)
+                .open(&path)
+                .unwrap()
+                .write_all(b"{\"log\":\"thr")
+                .unwrap();
+            let (mut log, marks) = log.adopt(dir.path().join("position")).unwrap();
+            assert_eq!(marks, [mark(4), mark(5)]);
+            assert_eq!((log.ahead(Stream::Stdout), log.ahead(Stream::Stderr)), (1, 0), "rotated: {rotated}");
+            add(&mut log, Stream::Stdout, "two\n", 8);
+            add(&mut log, Stream::Stdout, "three\n", 14);
+            log.settle();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let older = std::fs::read_to_string(dir.path().join("c-json.log.1")).unwrap_or_default();
+            let both = older.clone() + &text;
+            let found: Vec<&str> = both.lines().filter_map(|line| line.split('"').nth(3)).collect();
+            let expected = ["one\\n", "two\\n", "three\\n"];
+            assert!(
+                rotated != older.is_empty() && found.ends_with(&expected[usize::from(rotated)..]),
+                "{both}"
+            );
+            let (_, marks) = log.adopt(dir.path().join("position")).unwrap();
+            assert_eq!(marks, [mark(14), mark(5)]);
+            for entry in std::fs::read_dir(dir.path()).unwrap() {
+                std::fs::remove_file(entry.unwrap().path()).unwrap();
+            }
+        }
+    }
 }
