@@ -89,12 +89,14 @@ fn adopt_state(kept: &handover::Kept) -> Result<Shim> {
 fn wait_for_commands(dir: &Path, patience: Duration) {
     use rustix::process::{Pid, PidfdFlags, pidfd_open};
     let deadline = Instant::now() + patience;
-    let log = dir.join(bundle::RUNTIME_LOG);
     let is_command = |pid: i32| {
         let proc = PathBuf::from(format!("/proc/{pid}"));
-        let has_log = |line: Vec<u8>| {
-            line.split(|byte| *byte == 0).any(|word| word == log.as_os_str().as_encoded_bytes())
+        // An exec's has a log of its own, EXEC.log.json.
+        let is_log = |word: &[u8]| {
+            word.starts_with(dir.as_os_str().as_encoded_bytes())
+                && word.ends_with(bundle::RUNTIME_LOG.as_bytes())
         };
+        let has_log = |line: Vec<u8>| line.split(|byte| *byte == 0).any(is_log);
         std::fs::read_link(proc.join("cwd")).is_ok_and(|cwd| cwd == dir)
             && std::fs::read(proc.join("cmdline")).is_ok_and(has_log)
     };

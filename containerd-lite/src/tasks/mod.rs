@@ -221,7 +221,11 @@ impl Tasks {
                 Err(Unanswered::Error(error)) => return Err(error),
                 // The one before may have started it.
                 Err(Unanswered::Adopted) => {
-                    let state = shim.state(&request.exec_id).await?;
+                    let state = match shim.state(&request.exec_id).await {
+                        // It was started, has ended, and was deleted by somebody who heard of that.
+                        Err(error) if error.is_not_found() && !request.exec_id.is_empty() => break 0,
+                        state => state?,
+                    };
                     if state.status() != Status::Created {
                         break state.pid;
                     }

@@ -40,15 +40,19 @@ pub(super) fn position(base: &Path) -> PathBuf {
 /// while no shim is there.
 pub(super) fn make_fifo(name: &Path) -> Result<(OwnedFd, OwnedFd), Error> {
     let step = |e| Error::step("make a FIFO", std::io::Error::from(e));
-    match rustix::fs::mkfifoat(CWD, name, Mode::from_raw_mode(0o600)) {
-        // An exec's is made when the exec becomes known.
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(error) => return Err(step(error)),
-    }
+    make_name(name)?;
     let read = open_fifo(name, OFlags::RDONLY)?;
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let write = rustix::fs::open(name, flags, Mode::empty()).map_err(step)?;
     Ok((read, write))
+}
+
+fn make_name(name: &Path) -> Result<(), Error> {
+    match rustix::fs::mkfifoat(CWD, name, Mode::from_raw_mode(0o600)) {
+        // An exec's is made when the exec becomes known; and a shim may have been killed before it had written that.
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(Error::step("make a FIFO", std::io::Error::from(error))),
+    }
 }
 
 impl Io {
@@ -83,8 +87,7 @@ impl Io {
     pub(crate) fn make_named(&self, base: &Path) -> Result<(), Error> {
         for (stream, uri) in [(Stream::Stdout, &self.uris.stdout), (Stream::Stderr, &self.uris.stderr)] {
             if !self.uris.terminal && !uri.is_empty() {
-                rustix::fs::mkfifoat(CWD, fifo(base, stream), Mode::from_raw_mode(0o600))
-                    .map_err(|e| Error::step("make a FIFO", std::io::Error::from(e)))?;
+                make_name(&fifo(base, stream))?;
             }
         }
         Ok(())
