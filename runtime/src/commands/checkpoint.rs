@@ -32,7 +32,7 @@ pub(super) fn checkpoint(global: &Global, id: &str, options: &CheckpointOptions,
     if let Some(parent) = &options.parent_path {
         if parent.starts_with('/') || !folders.images.join(parent).is_dir() {
             return Err(Error::invalid(format!(
-                "parent path {parent:?}: it is the folder of an earlier --pre-dump, relative to the image folder"
+                "invalid --parent-path {parent:?}: it is the folder of an earlier --pre-dump, relative to the image folder"
             )));
         }
         message.text(14, parent);
