@@ -33,6 +33,7 @@
 //! - where the daemon is gone too: a terminal (its programs get SIGHUP), the input of a process that has one (it is at
 //!   its end), and the last output and the exit status (255 then) of a process that ends before the next shim is there;
 //! - the status of a process that somebody else reaps before anybody has looked, on kernels before 6.15;
+//! - the status of an exec (255 then) that ends within moments of its start, before the daemon holds its pidfd;
 //! - to a client attached to a container with a log, what was in the log, but on its way to the client;
 //! - input that was read from the client, but not yet written to the process;
 //! - a container whose create was under way: it is taken back, as after any failure.
