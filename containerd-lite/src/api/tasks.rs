@@ -139,6 +139,7 @@ impl Tasks for Api {
     async fn close_io(&self, request: Request<CloseIoRequest>) -> Result<Response<()>, Status> {
         let namespace = namespace(&request)?;
         let CloseIoRequest { container_id, exec_id, stdin } = request.into_inner();
+        self.known(&namespace, &container_id)?;
         let request = api::CloseIoRequest { id: container_id, exec_id, stdin };
         done(self.0.tasks.close_io(&namespace, request).await?)
     }
@@ -146,12 +147,14 @@ impl Tasks for Api {
     async fn pause(&self, request: Request<PauseTaskRequest>) -> Result<Response<()>, Status> {
         let namespace = namespace(&request)?;
         let id = request.into_inner().container_id;
+        self.known(&namespace, &id)?;
         done(self.0.tasks.freeze(&namespace, &id, true).await?)
     }
 
     async fn resume(&self, request: Request<ResumeTaskRequest>) -> Result<Response<()>, Status> {
         let namespace = namespace(&request)?;
         let id = request.into_inner().container_id;
+        self.known(&namespace, &id)?;
         done(self.0.tasks.freeze(&namespace, &id, false).await?)
     }
 
