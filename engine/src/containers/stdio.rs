@@ -337,8 +337,8 @@ mod tests {
         assert_eq!(output.recv().await.unwrap(), (Stream::Stdout, Bytes::from_static(b"hello")));
         // A writer that was killed is followed by another.
         drop((stdout, stderr));
-        let again = open_writer(&paths.stdout);
-        (&again).write_all(b" again").unwrap();
+        let again = (open_writer(&paths.stdout), open_writer(&paths.stderr));
+        (&again.0).write_all(b" again").unwrap();
         assert_eq!(output.recv().await.unwrap(), (Stream::Stdout, Bytes::from_static(b" again")));
         // One that has come to its end removes the name first.
         std::fs::remove_file(&paths.stdout).unwrap();
