@@ -85,15 +85,12 @@ pub fn make_rootfs(root: &Path) {
     fs::write(root.join("etc/group"), "root:x:0:\nuser:x:1000:\n").expect("group");
 }
 
+/// Those of a container by default.
+pub const CAPABILITIES: [&str; 6] =
+    ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_SETUID"];
+
 fn default_config() -> Value {
-    let capabilities = [
-        "CAP_AUDIT_WRITE",
-        "CAP_KILL",
-        "CAP_NET_BIND_SERVICE",
-        "CAP_CHOWN",
-        "CAP_DAC_OVERRIDE",
-        "CAP_SETUID",
-    ];
+    let capabilities = CAPABILITIES;
     json!({
         "ociVersion": "1.0.2",
         "process": {

@@ -1,6 +1,9 @@
 //! What a container may leave behind: nothing.
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -24,10 +27,6 @@ pub fn find(marks: &[&str]) -> Vec<String> {
 /// What has ended may wait for a slow pid 1 to take notice of it.
 fn is_over(stat: &str) -> bool {
     stat.rsplit_once(')').is_none_or(|(_, rest)| rest.starts_with(" Z"))
-}
-
-fn is_alive(pid: i32) -> bool {
-    !is_over(&fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default())
 }
 
 fn find_cgroups(dir: &Path, depth: usize, marked: &dyn Fn(&str) -> bool, found: &mut Vec<String>) {
@@ -71,12 +70,8 @@ pub fn clear(folder: &Path) {
         all.extend(children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
         all.push(pid);
     }
-    all.iter().copied().for_each(kill);
     // Their cgroups can be removed once they are gone.
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while all.iter().any(|pid| is_alive(*pid)) && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    end(&all, Duration::from_secs(5));
     let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     for point in table.lines().rev().filter_map(|line| line.split(' ').nth(1)) {
         if Path::new(point).starts_with(folder) {
@@ -110,14 +105,23 @@ pub fn remove_cgroups(name: &str) {
             // A container whose shim was killed is nobody's child that clear() knows.
             let inside = fs::read_to_string(entry.path().join("cgroup.procs")).unwrap_or_default();
             let inside: Vec<i32> = inside.lines().filter_map(|pid| pid.parse().ok()).collect();
-            inside.iter().copied().for_each(kill);
-            let deadline = Instant::now() + Duration::from_secs(2);
-            while inside.iter().any(|pid| is_alive(*pid)) && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(5));
-            }
+            end(&inside, Duration::from_secs(2));
             let _ = fs::remove_dir(entry.path());
         }
         let _ = fs::remove_dir(parent);
+    }
+}
+
+/// SIGKILL to all of them, and waits until they have ended.
+fn end(pids: &[i32], patience: Duration) {
+    let open = |pid: &i32| pidfd_open(Pid::from_raw(*pid)?, PidfdFlags::empty()).ok();
+    let processes: Vec<OwnedFd> = pids.iter().filter_map(open).collect();
+    pids.iter().copied().for_each(kill);
+    let deadline = Instant::now() + patience;
+    for process in &processes {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        let _ = poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&left));
     }
 }
 

@@ -10,6 +10,7 @@ pub mod dockerd;
 pub mod engine;
 pub mod leaks;
 pub mod oci;
+pub mod random;
 pub mod runtime;
 pub mod spec_schema;
 #[allow(unsafe_code)]

@@ -6,41 +6,13 @@ use std::path::Path;
 
 use integration::bins;
 use integration::bundle::Bundle;
+use integration::random::Random;
 use integration::runtime::{Run, Runtime, finish, text};
 use serde_json::{Value, json};
 
 const CONFIGURATIONS: u64 = 240;
 /// Run side by side by as many tests.
 const PARTS: u64 = 4;
-
-/// Numbers that look random and are the same in every run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-
-    fn chance(&mut self, one_in: usize) -> bool {
-        self.below(one_in) == 0
-    }
-
-    fn one<'a, T>(&mut self, list: &'a [T]) -> &'a T {
-        &list[self.below(list.len())]
-    }
-
-    /// Some of a list, in its order.
-    fn some<T: Clone>(&mut self, list: &[T]) -> Vec<T> {
-        list.iter().filter(|_| self.chance(2)).cloned().collect()
-    }
-}
 
 /// What a process can see of its container, a fact a line.
 const PROBE: &str = r#"
@@ -82,7 +54,7 @@ const CAPABILITIES: [&str; 14] = [
 fn generate(seed: u64, bundle: &mut Bundle) {
     let mut r = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     for _ in 0..8 {
-        r.next();
+        r.number();
     }
     process(&mut r, &mut bundle.config["process"]);
     let linux = &mut bundle.config["linux"];

@@ -41,14 +41,7 @@ const PARTS: usize = 2;
 fn hints(id: &str) -> Vec<(&'static str, Value)> {
     let [major, minor] = disk();
     let mapping = json!({"containerID": 0, "hostID": 100_000, "size": 65536});
-    let all = [
-        "CAP_AUDIT_WRITE",
-        "CAP_KILL",
-        "CAP_NET_BIND_SERVICE",
-        "CAP_CHOWN",
-        "CAP_DAC_OVERRIDE",
-        "CAP_SETUID",
-    ];
+    let all = integration::bundle::CAPABILITIES;
     let namespaces =
         json!([{"type": "mount"}, {"type": "uts"}, {"type": "pid"}, {"type": "network"}, {"type": "ipc"}]);
     vec![

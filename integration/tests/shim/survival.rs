@@ -6,6 +6,7 @@
 use integration::containerd_lite::wait_for;
 use integration::engine::{Engine, IMAGE, wait_child};
 use integration::leaks;
+use integration::random::Random;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -15,20 +16,9 @@ use std::time::Duration;
 /// Containers killed at a time.
 const PARALLEL: usize = 4;
 
-/// Numbers without a pattern, the same for the same seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-
-    fn sleep(&mut self, milliseconds: u64) {
-        std::thread::sleep(Duration::from_micros(self.below(milliseconds * 1000)));
-    }
+/// The time of a moment is what is tested here, so it is slept, not waited for.
+fn moment(time: Duration) {
+    std::thread::sleep(time);
 }
 
 fn kills(variable: &str, default: usize) -> usize {
@@ -79,7 +69,7 @@ fn exec(engine: &Engine, name: &str) -> Child {
 fn live(engine: &Engine, name: &str, terminal: bool, kills: usize, random: &mut Random) {
     let shared = engine.path("shared");
     let mount = format!("{}:/shared", shared.display());
-    let pause = ["usleep 500", "[ $((i % 50)) -ne 0 ] || usleep 2000"][random.below(2) as usize];
+    let pause = ["usleep 500", "[ $((i % 50)) -ne 0 ] || usleep 2000"][random.below(2)];
     let script =
         format!("i=0; while [ ! -e /shared/{name} ]; do i=$((i+1)); echo line $i; {pause}; done; exit 7");
     let tty = if terminal { "--tty" } else { "--tty=false" };
@@ -91,7 +81,7 @@ fn live(engine: &Engine, name: &str, terminal: bool, kills: usize, random: &mut 
         if random.below(3) == 0 {
             execs.push(exec(engine, name));
         }
-        random.sleep(60);
+        moment(Duration::from_micros(random.below(60_000) as u64));
         kill_shim(engine, &bundle, &mut killed);
         assert!(name_of(pid.parse().unwrap()).starts_with("sh"), "{name} went with its shim");
     }
@@ -136,7 +126,7 @@ fn survive(total: usize, terminal: bool) {
             scope.spawn(move || {
                 let mut random = Random((seed | 1).wrapping_mul(thread * 2 + 3));
                 while killed.load(Ordering::Relaxed) < total {
-                    let kills = 1 + random.below(4) as usize;
+                    let kills = 1 + random.below(4);
                     killed.fetch_add(kills, Ordering::Relaxed);
                     let life = lives.fetch_add(1, Ordering::Relaxed);
                     live(engine, &format!("life{life}"), terminal, kills, &mut random);
@@ -243,7 +233,7 @@ fn killed_in_the_middle_of_a_start_or_removal() {
         // It can be started, whatever became of the first try; and removed, whatever becomes of the shim.
         engine.ok(&["start", "cut"]);
         let (bundle, removal) = (bundle_of_any(&engine), engine.command(&["rm", "-f", "cut"]).spawn());
-        std::thread::sleep(Duration::from_millis(moment * 2 + 10));
+        self::moment(Duration::from_millis(moment * 2 + 10));
         if let Some(shim) = shim_in(&bundle) {
             leaks::kill(shim);
         }
@@ -269,6 +259,6 @@ fn bundle_of_any(engine: &Engine) -> PathBuf {
 /// Kills the shim of a container that is being started, some time after it has come up.
 fn kill_new_shim(engine: &Engine, after: Duration) {
     wait_for(|| !shims(engine).is_empty(), || engine.log());
-    std::thread::sleep(after);
+    moment(after);
     shims(engine).into_iter().for_each(leaks::kill);
 }

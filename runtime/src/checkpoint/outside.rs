@@ -108,7 +108,7 @@ impl Outside {
                 continue;
             }
             let key = format!("rung-{}", outside.mounts.len());
-            message.message(23, &pair(1, &point, &key));
+            message.message(23, &pair(&point, &key));
             outside.mounts.insert(mount.place.clone(), key);
         }
         for Joined { kind, file, name, .. } in joined {
@@ -145,7 +145,7 @@ impl Outside {
                     "the checkpoint has a mount at {place:?}, for which config.json has none"
                 ))
             })?;
-            message.message(23, &pair(1, key, &mount.source));
+            message.message(23, &pair(key, &mount.source));
         }
         Ok(())
     }
@@ -208,10 +208,10 @@ fn inherit(message: &mut Message, key: &str, fd: impl AsFd) -> Result<OwnedFd> {
     Ok(copy)
 }
 
-fn pair(first: u32, key: &str, value: &str) -> Message {
+fn pair(key: &str, value: &str) -> Message {
     let mut message = Message::default();
-    message.text(first, key);
-    message.text(first + 1, value);
+    message.text(1, key);
+    message.text(2, value);
     message
 }
 
