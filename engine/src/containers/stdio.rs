@@ -11,6 +11,7 @@ use proto::docker::log::Stream;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use tokio::io::Interest;
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
 
@@ -227,11 +228,14 @@ impl Session {
     async fn read(self: Arc<Self>, stream: Stream, mut receiver: pipe::Receiver) {
         let mut phase = self.phase.subscribe();
         let mut buffer = vec![0; CHUNK];
-        let mut draining = false;
+        let (mut draining, mut closed) = (false, false);
         loop {
             if !draining {
                 tokio::select! {
-                    ready = receiver.readable() => if ready.is_err() { break },
+                    ready = receiver.ready(Interest::READABLE) => match ready {
+                        Ok(ready) => closed = ready.is_read_closed(),
+                        Err(_) => break,
+                    },
                     _ = phase.wait_for(|phase| *phase == Phase::Finished) => draining = true,
                 }
             }
@@ -241,36 +245,34 @@ impl Session {
             } else {
                 receiver.try_read(&mut buffer)
             };
-            match read {
-                Ok(0) if draining || self.has_ended(stream) => break,
-                Ok(0) => {
-                    // A FIFO whose writer is gone stays readable, for the runtime also when there is a new one; one that
-                    // is opened anew is not. The old one is open until then: the new writer finds a reader.
-                    let path = self.path(stream).expect("it is read");
-                    match pipe::OpenOptions::new().open_receiver(path) {
-                        Ok(opened) => receiver = opened,
-                        Err(_) => break,
-                    }
-                }
-                Ok(count) => {
+            let writer_went = match read {
+                Ok(count @ 1..) => {
                     if !self.deliver(stream, Bytes::copy_from_slice(&buffer[..count])).await {
                         return;
                     }
+                    false
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if draining {
-                        break;
-                    }
-                }
+                _ if draining => break,
+                Ok(_) => true,
+                // Another has come before this look.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => closed,
                 Err(_) => break,
+            };
+            if writer_went {
+                // For the runtime a FIFO whose writer went stays ready for ever, also when there is a new one; one that is
+                // opened anew is not. The old one is open until then: the new writer finds a reader.
+                match self.open_anew(stream) {
+                    Some(opened) => receiver = opened,
+                    None => draining = true,
+                }
             }
         }
         self.end_of(stream);
     }
 
-    /// The shim has removed the FIFO's name: that its writer is gone is the end of the stream.
-    fn has_ended(&self, stream: Stream) -> bool {
-        self.path(stream).is_none_or(|path| !path.exists())
+    /// None where the shim has removed the FIFO's name: all that will ever be written is in it.
+    fn open_anew(&self, stream: Stream) -> Option<pipe::Receiver> {
+        pipe::OpenOptions::new().open_receiver(self.path(stream)?).ok()
     }
 
     /// Gives a chunk to every client of the stream; false when none is left, and then the stream is not read.
@@ -345,6 +347,38 @@ mod tests {
         std::fs::remove_file(&paths.stderr).unwrap();
         drop(again);
         assert!(output.recv().await.is_none());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn writers_may_follow_each_other_at_any_moment() {
+        const WRITERS: usize = 3000;
+        let dir = tempfile::tempdir().unwrap();
+        let streams = Streams::new(dir.path().to_owned(), String::new());
+        let mut output = streams.attach(true, true).unwrap();
+        let paths = streams.create(OUTPUT).unwrap();
+        let (sender, taken) = std::sync::mpsc::channel();
+        let writers = std::thread::spawn(move || {
+            for round in 0..WRITERS {
+                let (mut stdout, mut stderr) = (open_writer(&paths.stdout), open_writer(&paths.stderr));
+                stdout.write_all(b"x").unwrap();
+                stderr.write_all(b"y").unwrap();
+                let _ = taken.recv_timeout(std::time::Duration::from_millis(10));
+                drop((stdout, stderr));
+                // From at once to when the reader has surely seen that they went.
+                let moment = std::time::Instant::now();
+                while moment.elapsed() < std::time::Duration::from_micros(round as u64 % 100) {}
+            }
+        });
+        // Beside the reading tasks: one that never waits would leave the worker to nobody.
+        let client = tokio::spawn(async move {
+            let mut count = 0;
+            while count < WRITERS * 2 {
+                count += output.recv().await.unwrap().1.len();
+                let _ = sender.send(());
+            }
+        });
+        tokio::time::timeout(std::time::Duration::from_secs(60), client).await.unwrap().unwrap();
+        writers.join().unwrap();
     }
 
     #[tokio::test]
