@@ -93,6 +93,21 @@ fn hold(bundle: &Bundle, kept: &mut Kept) {
     }
 }
 
+/// A duplicate of everything that the shim has named. It may be killed after it has answered: what cannot be taken from it
+/// any more stays as it was taken before.
+fn renew(
+    before: &mut Kept,
+    named: Vec<Descriptor>,
+    duplicate: impl Fn(&Descriptor) -> Option<OwnedFd>,
+) -> Kept {
+    let named = named.into_iter().take(MAX_KEPT);
+    let take = |descriptor: Descriptor| {
+        let copy = duplicate(&descriptor).or_else(|| before.remove(&descriptor.name))?;
+        Some((descriptor.name, copy))
+    };
+    named.filter_map(take).collect()
+}
+
 impl Shim {
     /// Takes duplicates of what the next shim would need, in place of those taken before.
     pub(super) async fn keep_descriptors(&self) {
@@ -101,7 +116,7 @@ impl Shim {
         }
         // Held over the call: what is closed between its answer and the duplication would be kept open else.
         let mut kept = self.kept.lock().await;
-        match self.duplicate().await {
+        match self.duplicate(&mut kept).await {
             Ok(mut taken) => {
                 hold(&self.bundle, &mut taken);
                 *kept = taken;
@@ -119,17 +134,15 @@ impl Shim {
         }
     }
 
-    async fn duplicate(&self) -> Result<Kept> {
+    async fn duplicate(&self, before: &mut Kept) -> Result<Kept> {
         let response: DescriptorsResponse = self.control("Descriptors", &DescriptorsRequest {}).await?;
         let pid = Pid::from_raw(response.process).ok_or_else(|| Error::invalid("a shim without a pid"))?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).step(|| "open the shim's process")?;
-        let duplicate = |descriptor: Descriptor| {
+        Ok(renew(before, response.descriptors, |descriptor| {
             let copy = pidfd_getfd(&pidfd, descriptor.number, PidfdGetfdFlags::empty()).ok()?;
             let stat = rustix::fs::fstat(&copy).ok()?;
-            let is_it = (stat.st_dev, stat.st_ino) == (descriptor.device, descriptor.inode);
-            is_it.then_some((descriptor.name, copy))
-        };
-        Ok(response.descriptors.into_iter().take(MAX_KEPT).filter_map(duplicate).collect())
+            ((stat.st_dev, stat.st_ino) == (descriptor.device, descriptor.inode)).then_some(copy)
+        }))
     }
 
     /// Gives up what is kept of a process; of its descriptors, those whose name begins with `what`.
@@ -153,5 +166,22 @@ impl Shim {
                 result => return result.map_err(|failure| self.error("CloseIO", failure)),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_shim_cannot_give_stays_as_it_was() {
+        let open = || OwnedFd::from(tempfile::tempfile().expect("a file"));
+        let named = |name: &str| Descriptor { name: name.to_owned(), ..Descriptor::default() };
+        let mut before = Kept::from(["stdin", "pid", "closed since"].map(|name| (name.to_owned(), open())));
+        let stdin = before["stdin"].as_raw_fd();
+        let live = |descriptor: &Descriptor| (descriptor.name == "pid").then(open);
+        let kept = renew(&mut before, ["stdin", "pid", "gone"].map(named).into(), live);
+        assert_eq!(kept.keys().collect::<Vec<_>>(), ["pid", "stdin"]);
+        assert_eq!(kept["stdin"].as_raw_fd(), stdin);
     }
 }
