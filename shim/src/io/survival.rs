@@ -187,6 +187,8 @@ impl Output {
         output.name = self.name;
         let name = &output.name;
         output.source = kept.or_else(|| open_fifo(name, OFlags::RDONLY).ok());
+        // A reader that came after the last writer had left is never told of a hangup, unless a writer comes once more.
+        drop(open_fifo(name, OFlags::WRONLY));
         if self.spool.is_some() {
             // Where it is not any more, the earlier shim had come to the end.
             output.spool = Spool::reopen(spool(base, output.stream), mark).ok();
