@@ -62,6 +62,9 @@ impl Table {
 fn daemon() -> Daemon {
     let daemon = if subject_is_reference() { Daemon::original() } else { Daemon::start() };
     daemon.import_image();
+    // What the import does not need any more goes now, not while the table is being read.
+    daemon.ctr_ok(&["leases", "create", "--id", "collect"]);
+    daemon.ctr_ok(&["leases", "rm", "--sync", "collect"]);
     daemon
 }
 

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 const REFUSED_WHOLE: [&str; 1] = ["linux.intelRdt"];
 
 /// Why no value of a property may be applied: where it stands, and what is said then.
-const NOT_APPLIED: [(&str, &str); 8] = [
+const NOT_APPLIED: [(&str, &str); 9] = [
     // For Windows, or what the README says is refused.
     ("", "is not supported by rung"),
     // AppArmor and SELinux, which the kernel may not have.
@@ -26,6 +26,8 @@ const NOT_APPLIED: [(&str, &str); 8] = [
     ("linux.resources", "controller is not available on this machine"),
     ("linux.resources", "cannot be used with cgroup v"),
     ("linux.resources", "no such file or directory"),
+    // A disk without a scheduler that knows weights.
+    ("linux.resources.blockIO.weightDevice", "operation not supported"),
     // One list alone, as here, is nothing: idmap::a_bind_with_mappings_of_its_own has both.
     ("mounts[]", "needs both uidMappings and gidMappings"),
     // Realtime policies take what a cgroup may lack: unit scheduling.
