@@ -5,6 +5,7 @@
 pub mod bins;
 pub mod bundle;
 pub mod containerd_lite;
+pub mod criu;
 pub mod dialogue;
 pub mod dockerd;
 pub mod engine;

@@ -5,6 +5,7 @@
 
 mod adopt;
 mod calls;
+mod checkpoint;
 mod create;
 mod delete;
 mod exec;
@@ -156,6 +157,11 @@ pub(crate) struct Process {
     /// An exec's OCI process document until it is started.
     spec: Vec<u8>,
     deleting: Option<Deleting>,
+    /// Created from a checkpoint, and not started yet.
+    #[serde(default)]
+    restore: Option<checkpoint::Restore>,
+    #[serde(default)]
+    checkpoint: Option<checkpoint::Checkpoint>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -284,6 +290,8 @@ impl Shim {
             busy: false,
             spec,
             deleting: None,
+            restore: None,
+            checkpoint: None,
         };
         self.processes.insert(handle, process);
         handle

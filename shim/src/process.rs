@@ -24,6 +24,7 @@ pub(crate) enum Ask {
     Resume,
     Exec,
     Update,
+    Checkpoint,
 }
 
 /// How a process ended.
@@ -40,9 +41,9 @@ pub(crate) fn allow(state: State, ask: Ask, is_init: bool) -> Result<(), Error> 
     let precondition = |text: &str| Err(Error::precondition(text));
     let unknown = |text: String| Err(Error::new(ErrorKind::Unknown, text));
     match (state, ask) {
-        (Created, Start) | (Running, Pause | Update | Exec | Kill) | (Paused, Resume | Kill | Update) => {
-            Ok(())
-        }
+        (Created, Start)
+        | (Running, Pause | Update | Exec | Kill | Checkpoint)
+        | (Paused, Resume | Kill | Update | Checkpoint) => Ok(()),
         (Stopped, Delete) | (Created, Delete | Update) => Ok(()),
         (Created, Kill) if is_init => Ok(()),
         (Created, Kill) => precondition("process not created: failed precondition"),
@@ -51,6 +52,9 @@ pub(crate) fn allow(state: State, ask: Ask, is_init: bool) -> Result<(), Error> 
         (Stopped, Start) => precondition("cannot start a stopped process: failed precondition"),
         (Running | Paused, Delete) => unknown(format!("cannot delete a {} process", name(state))),
         (_, Pause) => unknown(format!("cannot pause a {} container", name(state))),
+        (Created | Stopped, Checkpoint) => {
+            precondition(&format!("cannot checkpoint a {} task: failed precondition", name(state)))
+        }
         (_, Resume) => unknown(format!("cannot resume a {} container", name(state))),
         (Paused, Exec) => unknown("cannot exec in a paused state".to_owned()),
         // A created container takes execs in runc too; they enter its namespaces.

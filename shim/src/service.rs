@@ -45,6 +45,7 @@ fn dispatch(shim: &mut Shim, request: &Request, reply: ReplyTo) -> Result<Handle
         "Exec" => shim.exec(decode(request)?),
         "ResizePty" => shim.resize(&decode(request)?),
         "CloseIO" => shim.close_io(&decode(request)?),
+        "Checkpoint" => shim.checkpoint(&decode(request)?, reply),
         "Stats" => shim.stats(&decode::<api::StatsRequest>(request)?.id),
         "Update" => shim.update(&decode(request)?, reply),
         "Wait" => shim.wait(&decode(request)?, reply),

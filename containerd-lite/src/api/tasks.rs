@@ -1,8 +1,9 @@
-use super::{Api, done, namespace, to_the_end};
+use super::{Api, done, lease, namespace, to_the_end};
 use crate::containers;
 use crate::error::{Error, Result as Answer};
 use crate::events::now;
 use crate::filters::{Filters, text};
+use crate::tasks::checkpoint::Place;
 use proto::containerd::task_types::Process;
 use proto::containerd::tasks::{tasks_server::Tasks, *};
 use proto::containerd::types::Metric;
@@ -30,6 +31,11 @@ impl Api {
         containers::get(&self.0.db, namespace, id).map(drop)
     }
 
+    fn place(&self, namespace: &str, lease: Option<String>) -> Place {
+        let (content, scratch) = (self.0.content.clone(), self.0.scratch.clone());
+        Place { content, scratch, namespace: namespace.to_owned(), lease }
+    }
+
     /// A call handed through to the task's shim.
     async fn relay<Q: prost::Message, A: prost::Message + Default>(
         &self,
@@ -50,11 +56,12 @@ impl Tasks for Api {
         request: Request<CreateTaskRequest>,
     ) -> Result<Response<CreateTaskResponse>, Status> {
         let namespace = namespace(&request)?;
+        let place = self.place(&namespace, lease(&request));
         let request = request.into_inner();
         let container_id = request.container_id.clone();
         let container = containers::get(&self.0.db, &namespace, &container_id)?;
         let tasks = self.0.tasks.clone();
-        let pid = to_the_end(async move { tasks.create(&namespace, container, request).await }).await?;
+        let pid = to_the_end(async move { tasks.create(place, container, request).await }).await?;
         done(CreateTaskResponse { container_id, pid })
     }
 
@@ -173,8 +180,13 @@ impl Tasks for Api {
         &self,
         request: Request<CheckpointTaskRequest>,
     ) -> Result<Response<CheckpointTaskResponse>, Status> {
-        namespace(&request)?;
-        Err(Error::unimplemented("checkpoint of a task").into())
+        let namespace = namespace(&request)?;
+        let place = self.place(&namespace, lease(&request));
+        let CheckpointTaskRequest { container_id, options, .. } = request.into_inner();
+        let spec = containers::get(&self.0.db, &namespace, &container_id)?.spec;
+        let tasks = self.0.tasks.clone();
+        let work = async move { tasks.checkpoint(place, &container_id, spec, options).await };
+        done(CheckpointTaskResponse { descriptors: to_the_end(work).await? })
     }
 
     async fn update(&self, request: Request<UpdateTaskRequest>) -> Result<Response<()>, Status> {

@@ -11,6 +11,7 @@
 
 mod adopt;
 pub(crate) mod bundle;
+pub(crate) mod checkpoint;
 mod restore;
 pub(crate) mod shim;
 pub(crate) mod ttrpc;
@@ -19,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::events::Exchange;
 use crate::identifiers;
 use bundle::{Bundle, Folders};
+use checkpoint::Place;
 use proto::any::Any;
 use proto::containerd::containers::Container;
 use proto::containerd::tasks::CreateTaskRequest;
@@ -75,13 +77,11 @@ impl Tasks {
     /// Creates the task of a container. Returns the pid of its first process.
     pub(crate) async fn create(
         self: &Arc<Self>,
-        namespace: &str,
+        place: Place,
         container: Container,
         request: CreateTaskRequest,
     ) -> Result<u32> {
-        if request.checkpoint.is_some() {
-            return Err(Error::unimplemented("restore from a checkpoint"));
-        }
+        let namespace = &*place.namespace;
         let runtime = match request.runtime_path.as_str() {
             "" => container.runtime.as_ref().map(|runtime| runtime.name.clone()).unwrap_or_default(),
             path => path.to_owned(),
@@ -89,18 +89,24 @@ impl Tasks {
         let binary = find_binary(&runtime)?;
         let reservation = self.reserve(namespace, &container.id)?;
         let bundle = {
-            let (folders, namespace) = (self.folders.clone(), namespace.to_owned());
+            let (folders, namespace) = (self.folders.clone(), place.namespace.clone());
             let (id, spec) = (container.id.clone(), container.spec.clone().unwrap_or_default().value);
             blocking(move || folders.create(&namespace, &id, &spec)).await?
         };
         let options = merge_options(&container, &request);
         let undo = Undo { tasks: self, bundle: &bundle, binary: &binary };
         bundle.record_binary(&binary).map_err(|error| undo.bundle_only(error))?;
+        let mut checkpoint = checkpoint::restore_path(options.as_ref());
+        if let Some(stored) = request.checkpoint.clone().filter(|_| checkpoint.is_empty()) {
+            let (bundle, place) = (bundle.clone(), place.clone());
+            let unpacked = blocking(move || checkpoint::unpack(&place, &stored, &bundle)).await;
+            checkpoint = unpacked.map_err(|error| undo.bundle_only(error))?.display().to_string();
+        }
         let shim = match self.launch(&bundle, &binary, options.as_ref()).await {
             Ok(shim) => shim,
             Err(error) => return Err(undo.without_shim(error).await),
         };
-        let pid = match create_in_shim(&shim, &request, options).await.and_then(|pid| {
+        let pid = match create_in_shim(&shim, &request, options, checkpoint).await.and_then(|pid| {
             bundle.finish_creation()?;
             Ok(pid)
         }) {
@@ -235,6 +241,9 @@ impl Tasks {
         if !request.exec_id.is_empty() {
             // It runs; what would be kept of it is of use only after a kill.
             tokio::spawn(async move { shim.keep_descriptors().await });
+        } else if shim.pid.swap(pid, Ordering::Relaxed) == 0 {
+            // From a checkpoint: there is a process only now.
+            shim.keep_descriptors().await;
         }
         Ok(pid)
     }
@@ -396,7 +405,12 @@ fn merge_options(container: &Container, request: &CreateTaskRequest) -> Option<A
     given(&request.options).or_else(|| container.runtime.as_ref().and_then(|runtime| given(&runtime.options)))
 }
 
-async fn create_in_shim(shim: &Shim, request: &CreateTaskRequest, options: Option<Any>) -> Result<u32> {
+async fn create_in_shim(
+    shim: &Shim,
+    request: &CreateTaskRequest,
+    options: Option<Any>,
+    checkpoint: String,
+) -> Result<u32> {
     let wanted = api::CreateTaskRequest {
         id: shim.bundle.id.clone(),
         bundle: shim.bundle.path.display().to_string(),
@@ -405,6 +419,7 @@ async fn create_in_shim(shim: &Shim, request: &CreateTaskRequest, options: Optio
         stdin: request.stdin.clone(),
         stdout: request.stdout.clone(),
         stderr: request.stderr.clone(),
+        checkpoint,
         options,
         ..Default::default()
     };

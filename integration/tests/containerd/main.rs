@@ -1,5 +1,6 @@
 //! containerd-lite from outside: by Debian's `ctr` and by gRPC calls, with the shims that are there.
 
+mod checkpoint;
 mod content;
 mod ctr;
 mod dockerd;

@@ -171,11 +171,12 @@ async fn requests_for_what_is_not_there_are_refused() {
     for bad in ["", "../x", "a/b"] {
         refused(client.exec(exec(bad)).await, Code::InvalidArgument, ": invalid argument");
     }
-    let checkpoint = CheckpointTaskRequest { container_id: "t1".into(), ..Default::default() };
+    let options = Some(any::pack(&TaskExit::default()));
+    let checkpoint = CheckpointTaskRequest { container_id: "t1".into(), options, ..Default::default() };
     refused(
         client.checkpoint(checkpoint).await,
-        Code::Unimplemented,
-        "checkpoint of a task: not implemented",
+        Code::InvalidArgument,
+        "options of type containerd.events.TaskExit: invalid argument",
     );
     assert!(daemon.ctr_ok(&["tasks", "ls"]).contains("RUNNING"));
     daemon.ctr_ok(&["tasks", "kill", "-s", "KILL", "t1"]);

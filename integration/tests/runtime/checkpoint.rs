@@ -4,8 +4,7 @@
 use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::process::Stdio;
 
 use integration::bundle::Bundle;
 use integration::containerd_lite::wait_for;
@@ -13,34 +12,7 @@ use integration::runtime::{Runtime, text, wait};
 use serde_json::{Value, json};
 
 use crate::terminal::receive_master;
-
-/// Whether criu itself can dump a process here.
-fn criu_works() -> bool {
-    static WORKS: OnceLock<Option<String>> = OnceLock::new();
-    let probe = || {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut sleeper = Command::new("setsid");
-        sleeper.args(["sleep", "600"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut sleeper = sleeper.spawn().expect("a process");
-        let pid = sleeper.id().to_string();
-        let dump =
-            Command::new("criu").args(["dump", "-t", &pid, "-D", text(dir.path()), "--shell-job"]).output();
-        let _ = sleeper.kill();
-        let _ = sleeper.wait();
-        match dump {
-            Err(error) => Some(format!("there is no criu: {error}")),
-            Ok(output) if output.status.success() => None,
-            Ok(output) => {
-                Some(format!("this criu cannot dump here: {}", String::from_utf8_lossy(&output.stderr)))
-            }
-        }
-    };
-    let why_not = WORKS.get_or_init(probe);
-    if let Some(why_not) = why_not {
-        eprintln!("SKIPPED: {why_not}");
-    }
-    why_not.is_none()
-}
+use integration::criu;
 
 /// A container that counts in its memory and writes each number to `/tmp/count`.
 struct Counter {
@@ -102,7 +74,7 @@ impl Counter {
 
 #[test]
 fn it_goes_on_where_it_was() {
-    if !criu_works() {
+    if !criu::works() {
         return;
     }
     let volume = tempfile::tempdir().expect("a temporary directory");
@@ -151,7 +123,7 @@ fn it_goes_on_where_it_was() {
 
 #[test]
 fn a_container_may_go_on_and_memory_be_saved_before() {
-    if !criu_works() {
+    if !criu::works() {
         return;
     }
     let counter = Counter::new(|_| {});
@@ -181,7 +153,7 @@ fn a_container_may_go_on_and_memory_be_saved_before() {
 
 #[test]
 fn a_restore_in_the_foreground_waits_and_passes_the_code_on() {
-    if !criu_works() {
+    if !criu::works() {
         return;
     }
     let mut rt = Runtime::new();
@@ -213,7 +185,7 @@ fn a_restore_in_the_foreground_waits_and_passes_the_code_on() {
 
 #[test]
 fn a_terminal_comes_back_on_the_console_socket() {
-    if !criu_works() {
+    if !criu::works() {
         return;
     }
     let mut rt = Runtime::new();
@@ -246,7 +218,7 @@ fn a_terminal_comes_back_on_the_console_socket() {
 /// R20: what is mounted at restore is what config.json says, whatever the image's links and names suggest.
 #[test]
 fn r20_mounts_from_outside_come_from_the_configuration_alone() {
-    if !criu_works() {
+    if !criu::works() {
         return;
     }
     let volumes = tempfile::tempdir().expect("a temporary directory");
@@ -322,7 +294,7 @@ fn what_cannot_be_saved_or_brought_back_is_refused() {
     fs::create_dir_all(&images).expect("a directory");
     fs::write(images.join("rung.json"), "{}").expect("a file");
     let restore = ["restore", "-d", "-b", text(bundle.path()), "--image-path", text(&images), &missing];
-    if Path::new("/usr/sbin/criu").exists() || criu_works() {
+    if Path::new("/usr/sbin/criu").exists() || criu::works() {
         rt.call(&restore).refused("criu failed: type RESTORE");
     } else {
         rt.call(&restore).refused("Debian's package criu");

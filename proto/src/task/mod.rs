@@ -34,4 +34,5 @@ pub mod topic {
     pub const EXEC_STARTED: &str = "/tasks/exec-started";
     pub const PAUSED: &str = "/tasks/paused";
     pub const RESUMED: &str = "/tasks/resumed";
+    pub const CHECKPOINTED: &str = "/tasks/checkpointed";
 }

@@ -10,7 +10,7 @@ use rustix::io::FdFlags;
 
 use super::{cause, reason};
 use crate::error::{Error, Result, Step};
-use crate::sys::scm;
+use crate::sys::{self, scm};
 
 /// A response is a few fields.
 const LARGEST: usize = 64 << 10;
@@ -174,6 +174,8 @@ impl Criu {
         for fd in inherited.iter().chain([&theirs]) {
             rustix::io::fcntl_setfd(fd, FdFlags::empty()).step(|| "pass a descriptor on".into())?;
         }
+        // criu ends a helper of its own by it, and waits: a caller's choice to ignore it (a shim's) would be inherited.
+        sys::signal::heed(libc::SIGTERM);
         let mut command = Command::new("criu");
         command.args(["swrk", &theirs.as_raw_fd().to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

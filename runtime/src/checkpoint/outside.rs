@@ -252,7 +252,7 @@ fn stream(pid: i32, number: i32, table: &str) -> Result<Option<String>> {
         fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).step(|| "read a stream's state".into())?;
     let id = info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
     let is_inside = id.is_none_or(|id| point_of(table, id).is_some());
-    if is_inside || !matches!(kind, FileType::RegularFile | FileType::CharacterDevice) {
+    if is_inside || !matches!(kind, FileType::RegularFile | FileType::CharacterDevice | FileType::Fifo) {
         return Ok(None);
     }
     Ok(Some(format!("file[{:x}:{:x}]", id.unwrap_or_default(), stat.ino())))

@@ -26,6 +26,12 @@ pub(crate) fn signals_as_events() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// The signal ends this process, and those it starts, also where the caller has ignored it.
+pub(crate) fn heed(signal: i32) {
+    // SAFETY: setting a default disposition is always allowed, and runs no code of ours.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
+
 /// What the executed program must find: nothing blocked, everything at its default.
 pub(crate) fn reset_all() {
     let mut none = std::mem::MaybeUninit::uninit();

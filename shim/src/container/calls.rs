@@ -35,6 +35,8 @@ pub(super) enum Verb {
     KillRest,
     Pause,
     Resume,
+    Checkpoint,
+    Restore,
     Update,
     Pids,
     Delete,
@@ -53,6 +55,8 @@ impl Verb {
             Verb::KillRest => "killall",
             Verb::Pause => "pause",
             Verb::Resume => "resume",
+            Verb::Checkpoint => "checkpoint",
+            Verb::Restore => "restore",
             Verb::Update => "update",
             Verb::Pids => "ps",
             Verb::Delete => "delete",
@@ -83,6 +87,8 @@ impl Shim {
             Verb::Exec => self.exec_started(call.handle, call.reply, result),
             Verb::Start => self.started(call.handle, call.reply, result),
             Verb::Pause | Verb::Resume => self.frozen(&call, result),
+            Verb::Checkpoint => self.checkpointed(&call, result),
+            Verb::Restore => self.restored(call.handle, call.reply, result),
             Verb::Pids => {
                 let answer = result.and_then(|()| self.pids(&call));
                 self.reply(call.reply, answer);

@@ -1,6 +1,7 @@
 //! Create: mounts, stdio, the runtime's create; and everything undone when a step fails.
 
 use super::calls::{Call, Verb};
+use super::checkpoint::Restore;
 use super::{Container, Handle, Handled, ReplyTo, Rest, Shim};
 use crate::error::Error;
 use crate::handover::{message, optional_message};
@@ -78,9 +79,6 @@ impl Shim {
                 request.id
             )));
         }
-        if !request.checkpoint.is_empty() {
-            return Err(Error::new(ErrorKind::Unimplemented, "restore from a checkpoint is not built"));
-        }
         let options =
             CreateOptions::from_any(request.options.as_ref())?.unwrap_or_else(|| self.defaults.clone());
         let runtime = Runtime::new(&options.runtime, &self.namespace);
@@ -96,41 +94,53 @@ impl Shim {
             stderr: request.stderr,
             terminal: request.terminal,
         };
-        let base = self.io_base(self.next_handle);
-        let started = options.open_log().and_then(|log| {
-            let readers = if options.log.is_some() { Readers::Optional } else { Readers::Expected };
-            let (mut io, streams) = Io::open(&uris, readers, log, base)?;
-            let spawned = spawn_create(&runtime, &bundle_dir, &request.id, &io, streams);
-            if spawned.is_err() {
-                io.close();
-            }
-            spawned.map(|pid| (io, pid))
-        });
-        let (io, pid) = match started {
-            Ok(started) => started,
-            Err(error) => {
-                if !request.rootfs.is_empty() {
-                    mounts::unmount_all(&rootfs);
-                }
-                return Err(error);
-            }
-        };
-        let init = self.add_process(&request.id, "", io, Vec::new());
-        self.process_mut(init).busy = true;
-        let log = bundle_dir.join(bundle::RUNTIME_LOG);
-        let container = Container {
+        let mut container = Container {
             bundle: bundle_dir,
             runtime,
             rootfs,
             mounts: request.rootfs,
             own_client: options.log.is_some(),
-            init,
+            init: self.next_handle,
             execs: BTreeMap::new(),
             cgroup: None,
             oom: None,
             private_pids: config.has_private_pids(),
             rest: Rest::Alive,
         };
+        let undone = |container: &Container| {
+            if !container.mounts.is_empty() {
+                mounts::unmount_all(&container.rootfs);
+            }
+        };
+        if !request.checkpoint.is_empty() {
+            let work = &options.runtime.criu_work_path;
+            let restore = options
+                .open_log()
+                .and_then(|log| Restore::new(&request.checkpoint, work, &container.bundle, log))
+                .inspect_err(|_| undone(&container))?;
+            container.init = self.add_process(&request.id, "", Io::default(), Vec::new());
+            let process = self.process_mut(container.init);
+            process.io.remember(uris);
+            process.restore = Some(restore);
+            self.containers.insert(request.id.clone(), container);
+            self.tell_of_create(&request.id, request.checkpoint);
+            return Ok(Handled::Now(api::CreateTaskResponse { pid: 0 }.encode_to_vec()));
+        }
+        let base = self.io_base(self.next_handle);
+        let started = options.open_log().and_then(|log| {
+            let readers = if options.log.is_some() { Readers::Optional } else { Readers::Expected };
+            let (mut io, streams) = Io::open(&uris, readers, log, base)?;
+            let spawned = spawn_create(&container, &request.id, &io, streams);
+            if spawned.is_err() {
+                io.close();
+            }
+            spawned.map(|pid| (io, pid))
+        });
+        let (io, pid) = started.inspect_err(|_| undone(&container))?;
+        let init = self.add_process(&request.id, "", io, Vec::new());
+        self.process_mut(init).busy = true;
+        container.init = init;
+        let log = container.bundle.join(bundle::RUNTIME_LOG);
         self.containers.insert(request.id, container);
         let call = Call { verb: Verb::Create, handle: init, reply: Some(reply), log, output: None };
         self.calls.insert(pid, call);
@@ -148,22 +158,7 @@ impl Shim {
             Ok(pid) => {
                 self.process_mut(init).exists_as(pid);
                 self.watch_cgroup(&id, pid);
-                let uris = self.process(init).io.uris().clone();
-                let io = events::TaskIo {
-                    stdin: uris.stdin,
-                    stdout: uris.stdout,
-                    stderr: uris.stderr,
-                    terminal: uris.terminal,
-                };
-                let event = events::TaskCreate {
-                    container_id: id.clone(),
-                    bundle: bundle_dir.display().to_string(),
-                    rootfs: self.containers[&id].mounts.clone(),
-                    io: Some(io),
-                    checkpoint: String::new(),
-                    pid,
-                };
-                self.publisher.publish(topic::CREATE, &event);
+                self.tell_of_create(&id, String::new());
                 self.reply(reply, Ok(api::CreateTaskResponse { pid }.encode_to_vec()));
                 self.claim_early_exit(init);
             }
@@ -181,9 +176,25 @@ impl Shim {
             }
         }
     }
+
+    fn tell_of_create(&mut self, id: &str, checkpoint: String) {
+        let container = &self.containers[id];
+        let process = self.process(container.init);
+        let Uris { stdin, stdout, stderr, terminal } = process.io.uris().clone();
+        let event = events::TaskCreate {
+            container_id: id.to_owned(),
+            bundle: container.bundle.display().to_string(),
+            rootfs: container.mounts.clone(),
+            io: Some(events::TaskIo { stdin, stdout, stderr, terminal }),
+            checkpoint,
+            pid: process.pid,
+        };
+        self.publisher.publish(topic::CREATE, &event);
+    }
 }
 
-fn spawn_create(runtime: &Runtime, dir: &Path, id: &str, io: &Io, streams: Streams) -> Result<u32, Error> {
+fn spawn_create(container: &Container, id: &str, io: &Io, streams: Streams) -> Result<u32, Error> {
+    let (runtime, dir) = (&container.runtime, &container.bundle);
     let path = |path: PathBuf| {
         path.into_os_string().into_string().map_err(|_| Error::invalid("bundle is not UTF-8"))
     };

@@ -41,6 +41,9 @@ impl Shim {
         if !request.exec_id.is_empty() {
             return self.start_exec(handle, reply);
         }
+        if self.process(handle).restore.is_some() {
+            return self.start_restored(handle, reply);
+        }
         self.process(handle).allow(Ask::Start)?;
         self.call(Verb::Start, handle, &["start", &request.id], Some(reply))?;
         self.process_mut(handle).busy = true;
@@ -178,7 +181,7 @@ impl Shim {
     }
 
     /// Starts a runtime command whose end is answered to `reply`.
-    fn call(
+    pub(super) fn call(
         &mut self,
         verb: Verb,
         handle: Handle,

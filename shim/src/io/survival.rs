@@ -13,7 +13,7 @@ use super::spool::Spool;
 use super::{Io, Output, Readers, Stdin};
 use crate::error::Error;
 use crate::log::{Mark, Stream};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
@@ -42,8 +42,9 @@ pub(super) fn make_fifo(name: &Path) -> Result<(OwnedFd, OwnedFd), Error> {
     let step = |e| Error::step("make a FIFO", std::io::Error::from(e));
     make_name(name)?;
     let read = open_fifo(name, OFlags::RDONLY)?;
-    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let write = rustix::fs::open(name, flags, Mode::empty()).map_err(step)?;
+    // By the descriptor: O_NOFOLLOW would stay in its flags, and criu opens a restored one through a link.
+    let opened = format!("/proc/self/fd/{}", read.as_raw_fd());
+    let write = rustix::fs::open(opened, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(step)?;
     Ok((read, write))
 }
 
