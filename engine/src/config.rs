@@ -131,11 +131,6 @@ impl Config {
     pub(crate) fn netns_path(&self, id: &str) -> PathBuf {
         self.exec_root.join("netns").join(id)
     }
-
-    /// The container's log; docker's name for it.
-    pub(crate) fn log_path(&self, id: &str) -> PathBuf {
-        self.container_dir(id).join(format!("{id}-json.log"))
-    }
 }
 
 fn merge(flags: Flags, file: File, given: impl Fn(&str) -> bool) -> Result<Config> {
@@ -234,7 +229,7 @@ fn merge(flags: Flags, file: File, given: impl Fn(&str) -> bool) -> Result<Confi
     if !["debug", "info", "warn", "error", "fatal"].contains(&log_level.as_str()) {
         bail!("invalid logging level: {log_level}");
     }
-    if !["json-file", "none"].contains(&log_driver.as_str()) {
+    if !crate::logs::DRIVERS.contains(&log_driver.as_str()) {
         bail!("logger: no log driver named '{log_driver}' is registered");
     }
     if !["private", "shareable"].contains(&default_ipc_mode.as_str()) {
@@ -257,6 +252,7 @@ fn merge(flags: Flags, file: File, given: impl Fn(&str) -> bool) -> Result<Confi
         bail!("invalid bridge name {bridge:?}");
     }
     let hosts = if host_texts.is_empty() { vec![DEFAULT_SOCKET.to_owned()] } else { host_texts };
+    let log_options = values::log_options(&log_driver, &flags.log_opt, file.log_opts.unwrap_or_default())?;
     let config = Config {
         hosts: hosts.iter().map(|text| values::parse_host(text)).collect::<Result<_>>()?,
         debug,
@@ -285,7 +281,7 @@ fn merge(flags: Flags, file: File, given: impl Fn(&str) -> bool) -> Result<Confi
         default_cgroupns_mode,
         default_ipc_mode,
         log_driver,
-        log_options: values::log_options(&flags.log_opt, file.log_opts.unwrap_or_default())?,
+        log_options,
         labels,
         cgroup_parent,
         seccomp_unconfined,

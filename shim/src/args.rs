@@ -15,6 +15,7 @@ The parent of one container. A containerd starts it; `ctr run --runtime io.conta
   -info     print a RuntimeInfo of the runtime (standard input: its options)
   -v        print the version
   -check-state         say whether this binary understands a running shim's state (standard input)
+  -compress LOG N      gzip the rotated files of a log, of which N are kept; a running shim starts it
 
 SIGUSR2 to a running shim: the binary that is now at its path takes over, in the same process.
 
@@ -46,6 +47,8 @@ pub(crate) enum Action {
     CheckState,
     /// Go on in a process that an earlier binary has left, with its state in this descriptor.
     Resume(i32),
+    /// Compress the rotated files of this log, of which so many are kept.
+    Compress(PathBuf, u32),
 }
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -88,6 +91,14 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Action, ArgsError> {
             "v" | "version" => return Ok(Action::Version),
             "info" => info = true,
             "check-state" => return Ok(Action::CheckState),
+            "compress" => {
+                let log = rest.next().map(PathBuf::from);
+                let count = rest.next().and_then(|count| count.to_str()?.parse().ok());
+                let (Some(log), Some(count)) = (log, count) else {
+                    return Err(ArgsError::Value(text.to_owned()));
+                };
+                return Ok(Action::Compress(log, count));
+            }
             "state" => {
                 let value = inline.or_else(|| rest.next()).unwrap_or_default();
                 let number = value.to_str().and_then(|text| text.parse().ok());
@@ -171,5 +182,6 @@ mod tests {
         assert_eq!(parse_words("-namespace n -id a stop"), Err(ArgsError::Action("stop".into())));
         assert_eq!(parse_words("-wrong"), Err(ArgsError::Flag("-wrong".into())));
         assert_eq!(parse_words("-id"), Err(ArgsError::Value("-id".into())));
+        assert_eq!(parse_words("-compress /l x"), Err(ArgsError::Value("-compress".into())));
     }
 }

@@ -77,6 +77,7 @@ pub fn run(arguments: Vec<OsString>) -> Result<(), Box<dyn Error>> {
         Action::Adopt(args) => launch::adopt(&args)?,
         Action::CheckState => handover::check()?,
         Action::Resume(state) => launch::resume(state)?,
+        Action::Compress(path, max_file) => log::rotation::compress(&path, max_file)?,
     }
     Ok(())
 }

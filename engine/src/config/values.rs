@@ -163,6 +163,7 @@ pub(crate) fn parse_size(text: &str) -> Option<i64> {
 }
 
 pub(super) fn log_options(
+    driver: &str,
     flags: &[String],
     file: BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>> {
@@ -172,6 +173,6 @@ pub(super) fn log_options(
             text.split_once('=').with_context(|| format!("invalid log option {text}: expected key=value"))?;
         options.insert(key.to_owned(), value.to_owned());
     }
-    crate::logs::check_options(&options).map_err(|error| anyhow::anyhow!("{error}"))?;
+    crate::logs::check_options(driver, &options).map_err(|error| anyhow::anyhow!("{error}"))?;
     Ok(options)
 }

@@ -412,10 +412,9 @@ fn check_log(ctx: &Ctx, host: &mut HostConfig) -> Result<(), Error> {
         }
     }
     match host.log_config.kind.as_str() {
-        "json-file" => {
-            crate::logs::check_options(host.log_config.config.as_ref().unwrap_or(&Default::default()))
+        driver if crate::logs::DRIVERS.contains(&driver) => {
+            crate::logs::check_options(driver, host.log_config.config.as_ref().unwrap_or(&Default::default()))
         }
-        "none" => Ok(()),
         other => Err(Error::invalid(format!(
             "error looking up logging plugin {other}: plugin \"{other}\" not found"
         ))),

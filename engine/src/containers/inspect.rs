@@ -5,6 +5,7 @@ use super::state::{self, Live};
 use crate::Ctx;
 use crate::containerd::SNAPSHOTTER;
 use crate::error::Error;
+use crate::logs::Log;
 use crate::networks::port_map;
 use crate::view::Container;
 use proto::docker::container::{Inspect, MountPoint as MountDocument, NetworkSettings};
@@ -20,7 +21,6 @@ pub(crate) async fn inspect(ctx: &Ctx, container: &Container, size: bool) -> Res
         container.execs().iter().filter(|exec| exec.is_running()).map(|exec| exec.id.clone()).collect();
     let dir = ctx.config.container_dir(&container.id);
     let file = |name: &str| dir.join(name).display().to_string();
-    let has_log = record.host_config.log_config.kind == "json-file";
     Ok(Inspect {
         id: container.id.clone(),
         created: record.created.to_string(),
@@ -31,11 +31,7 @@ pub(crate) async fn inspect(ctx: &Ctx, container: &Container, size: bool) -> Res
         resolv_conf_path: file("resolv.conf"),
         hostname_path: file("hostname"),
         hosts_path: file("hosts"),
-        log_path: if has_log {
-            ctx.config.log_path(&container.id).display().to_string()
-        } else {
-            String::new()
-        },
+        log_path: Log::of(ctx, &container.id, &record).map(|log| log.shown_path()).unwrap_or_default(),
         name: format!("/{}", record.name),
         restart_count: record.restart_count,
         driver: SNAPSHOTTER.to_owned(),

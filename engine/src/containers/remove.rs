@@ -79,7 +79,14 @@ pub(crate) async fn clear(ctx: &Ctx, id: &str) {
         tracing::warn!(%error, container = id, "snapshot not removed");
     }
     for dir in [ctx.config.container_dir(id), ctx.config.run_dir(id)] {
-        match std::fs::remove_dir_all(&dir) {
+        let mut removed = std::fs::remove_dir_all(&dir);
+        // A log that is being compressed may have got one more file in between.
+        for _ in 0..3 {
+            if removed.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::DirectoryNotEmpty) {
+                removed = std::fs::remove_dir_all(&dir);
+            }
+        }
+        match removed {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 tracing::warn!(%error, dir = %dir.display(), "directory not removed");
             }

@@ -9,6 +9,7 @@ use super::stdio::{Paths, Wanted};
 use super::{containerd_record, create, publish, rootfs, save};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind};
+use crate::logs::{self, LogOptions};
 use crate::networks::{files, ports};
 use crate::view::Container;
 use crate::{Ctx, Shared};
@@ -301,12 +302,16 @@ fn task_options(ctx: &Ctx, id: &str, record: &Record) -> Any {
     let log = &record.host_config.log_config;
     let none = Default::default();
     let given = log.config.as_ref().unwrap_or(&none);
+    // Checked when the container was created.
+    let wanted = LogOptions::parse(given).unwrap_or_default();
+    let place = logs::Log::of(ctx, id, record);
     let log = Log {
         driver: log.kind.clone(),
-        path: ctx.config.log_path(id).display().to_string(),
-        max_size: crate::logs::max_size(given),
-        max_file: crate::logs::max_file(given),
-        attrs: crate::logs::attributes(given, record).into_iter().collect(),
+        path: place.map(|log| log.path.display().to_string()).unwrap_or_default(),
+        max_size: wanted.max_size,
+        max_file: wanted.max_file,
+        attrs: logs::attributes(given, record, id).into_iter().collect(),
+        compress: wanted.compress,
     };
     let options = Options { runtime: Some(options), log: Some(log) };
     debug_assert!(options.encoded_len() > 0);

@@ -252,16 +252,15 @@ async fn logs_one(
     }
     let container = ctx.view.find(&id)?;
     let record = container.record();
-    if record.host_config.log_config.kind == "none" {
-        return Err(Error::new(
+    let log = logs::Log::of(&ctx, &container.id, &record).ok_or_else(|| {
+        Error::new(
             crate::error::ErrorKind::Unimplemented,
             "configured logging driver does not support reading",
-        ));
-    }
+        )
+    })?;
     let framing = Framing::new(record.config.tty, version);
     let (body, response) = stream::channel(StatusCode::OK, Some(framing.content_type()));
-    let path = ctx.config.log_path(&container.id);
-    tokio::spawn(logs::stream(path, query, framing, container.progress(), body));
+    tokio::spawn(logs::stream(log, query, framing, container.progress(), body));
     Ok(response)
 }
 
@@ -328,8 +327,8 @@ async fn replay(
 ) {
     use tokio::io::AsyncWriteExt;
     let (sender, mut receiver) = tokio::sync::mpsc::channel(8);
-    let path = ctx.config.log_path(&container.id);
-    tokio::spawn(logs::stream(path, query, framing, container.progress(), sender));
+    let Some(log) = logs::Log::of(ctx, &container.id, &container.record()) else { return };
+    tokio::spawn(logs::stream(log, query, framing, container.progress(), sender));
     while let Some(piece) = receiver.recv().await {
         if connection.write_all(&piece).await.is_err() {
             return;

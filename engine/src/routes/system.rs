@@ -153,7 +153,7 @@ async fn info(State(ctx): State<Shared>) -> Result<Response, Error> {
             volume: words(&["local"]),
             network: words(&["bridge", "host", "null"]),
             authorization: None,
-            log: words(&["json-file", "none"]),
+            log: words(crate::logs::DRIVERS),
         },
         memory_limit: memory,
         swap_limit: memory,

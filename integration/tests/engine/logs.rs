@@ -1,6 +1,7 @@
 //! `docker logs`.
 
 use super::{Engine, IMAGE};
+use integration::containerd_lite::wait_for;
 
 #[test]
 fn logs() {
@@ -35,5 +36,64 @@ fn logs() {
     engine.ok(&["run", "--name", "long", IMAGE, "sh", "-c", "printf '%050000d\\n' 7"]);
     let long = engine.ok(&["logs", "long"]);
     assert_eq!(long.len(), 50000);
+    engine.assert_nothing_left();
+}
+
+/// The folder of a container and its id.
+fn folder(engine: &Engine, name: &str) -> (std::path::PathBuf, String) {
+    let id = engine.inspect(name, ".Id");
+    (engine.path("data").join("containers").join(&id), id)
+}
+
+fn names(dir: &std::path::Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).expect("the container's folder").flatten();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// Rotated files are gzipped, and read as if they were not; attributes are docker's.
+#[test]
+fn compressed_logs() {
+    let Some(engine) = Engine::start() else { return };
+    let options = ["max-size=20k", "max-file=40", "compress=true", "tag={{.Name}}/{{.ImageName}}"];
+    let options = options.iter().chain(&["labels=a", "labels-regex=^b", "env-regex=^X"]);
+    let mut words =
+        vec!["run", "-d", "--name", "packed", "--label", "a=<1>", "--label", "bc=2", "-e", "XY=3"];
+    options.for_each(|option| words.extend(["--log-opt", option]));
+    // Followed while it is rotated and compressed.
+    let script =
+        "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo line $i; [ $((i%100)) -ne 0 ] || usleep 9000; done";
+    words.extend([IMAGE, "sh", "-c", script]);
+    engine.ok(&words);
+    let expected: Vec<String> = (1..=3000).map(|n| format!("line {n}")).collect();
+    let check = |text: String| {
+        assert!(text.lines().eq(expected.iter()), "{} lines\n{}", text.lines().count(), engine.log());
+    };
+    check(engine.ok(&["logs", "-f", "packed"]));
+    check(engine.ok(&["logs", "packed"]));
+    let tail = engine.ok(&["logs", "--tail", "2500", "packed"]);
+    assert!(tail.lines().eq(expected[500..].iter()));
+    // The compressor may outlive the shim that started it.
+    let (dir, id) = folder(&engine, "packed");
+    let rotated = || -> Vec<String> {
+        let prefix = format!("{id}-json.log.");
+        names(&dir).iter().filter_map(|name| Some(name.strip_prefix(&prefix)?.to_owned())).collect()
+    };
+    wait_for(
+        || rotated().iter().all(|name| name.ends_with(".gz") && name != "gz.tmp"),
+        || format!("{:?}", rotated()),
+    );
+    assert!(rotated().len() > 10, "{:?}", rotated());
+    let first =
+        std::process::Command::new("zcat").arg(dir.join(format!("{id}-json.log.1.gz"))).output().unwrap();
+    let text = String::from_utf8_lossy(&first.stdout);
+    let attrs = format!(
+        "\"attrs\":{{\"XY\":\"3\",\"a\":\"\\u003c1\\u003e\",\"bc\":\"2\",\"tag\":\"packed/{IMAGE}\"}},\"time\""
+    );
+    assert!(text.lines().next().is_some_and(|line| line.contains(&attrs)), "{text}");
+    check(engine.ok(&["logs", "packed"]));
+    engine.ok(&["rm", "packed"]);
     engine.assert_nothing_left();
 }

@@ -16,6 +16,9 @@ use std::time::Duration;
 /// Containers killed at a time.
 const PARALLEL: usize = 4;
 
+/// Options of logs that keep every line.
+const LOGS: [&[&str]; 2] = [&[], &["max-size=20k", "max-file=1000", "compress=true"]];
+
 /// The time of a moment is what is tested here, so it is slept, not waited for.
 fn moment(time: Duration) {
     std::thread::sleep(time);
@@ -73,7 +76,12 @@ fn live(engine: &Engine, name: &str, terminal: bool, kills: usize, random: &mut 
     let script =
         format!("i=0; while [ ! -e /shared/{name} ]; do i=$((i+1)); echo line $i; {pause}; done; exit 7");
     let tty = if terminal { "--tty" } else { "--tty=false" };
-    engine.ok(&["run", "-d", tty, "--name", name, "-v", &mount, IMAGE, "sh", "-c", &script]);
+    let mut words = vec!["run", "-d", tty, "--name", name, "-v", &mount];
+    for option in LOGS[random.below(LOGS.len())] {
+        words.extend(["--log-opt", option]);
+    }
+    words.extend([IMAGE, "sh", "-c", &script]);
+    engine.ok(&words);
     let (pid, bundle) = (engine.inspect(name, ".State.Pid"), bundle_of(engine, name));
     let mut waiting = engine.command(&["wait", name]).stdout(Stdio::piped()).spawn().expect("run docker");
     let (mut execs, mut killed) = (Vec::new(), 0);

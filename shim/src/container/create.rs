@@ -52,7 +52,7 @@ impl CreateOptions {
             "json-file" => {
                 let attrs: BTreeMap<String, String> = log.attrs.clone().into_iter().collect();
                 JsonFile::open(Path::new(&log.path), log.max_size, log.max_file, &attrs)
-                    .map(Some)
+                    .map(|file| Some(if log.compress { file.compress() } else { file }))
                     .map_err(|e| Error::step(format!("open the container's log {}", log.path), e))
             }
             other => Err(Error::new(ErrorKind::Unimplemented, format!("log driver {other:?} is not built"))),

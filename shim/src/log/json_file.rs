@@ -1,12 +1,12 @@
 //! docker's json-file log: `{"log":"text\n","stream":"stdout","attrs":{..},"time":"..."}` a line, `attrs` only where
-//! there are some. Rotation keeps FILE, FILE.1 (newer) ... FILE.N.
+//! there are some. A full one becomes FILE.1 or FILE.1.gz, see `rotation`.
 //!
 //! All messages of one read are written with one O_APPEND write, and then the position. A kill may come between the two,
 //! or leave half a line: who goes on with the log counts the lines beyond the position, and takes a torn one back. Where
 //! the disk fills, what was written of a line is taken back and the lines are lost, but the container is not held up.
 
 use super::position::{self, Position};
-use super::{Mark, Stream};
+use super::{Mark, Stream, rotation};
 use crate::handover::descriptor;
 use proto::time::Rfc3339;
 use rustix::fd::OwnedFd;
@@ -29,6 +29,8 @@ pub(crate) struct JsonFile {
     /// Bytes after which the file is rotated; 0 is never.
     max_size: u64,
     max_file: u32,
+    #[serde(default)]
+    compress: bool,
     /// `"attrs":{..},` or nothing.
     attrs: Vec<u8>,
     /// Lines of the read being handled.
@@ -54,12 +56,7 @@ impl JsonFile {
     ) -> io::Result<JsonFile> {
         let file = open_append(path)?;
         let (inode, size) = inode_and_size(&file)?;
-        let attrs = if attrs.is_empty() {
-            Vec::new()
-        } else {
-            format!("\"attrs\":{},", serde_json::to_string(attrs).expect("a map of strings is JSON"))
-                .into_bytes()
-        };
+        let attrs = attributes(attrs);
         let max_file = max_file.max(1);
         Ok(JsonFile {
             path: path.to_owned(),
@@ -68,12 +65,28 @@ impl JsonFile {
             size,
             max_size,
             max_file,
+            compress: false,
             attrs,
             batch: Vec::new(),
             position: None,
             ahead: [0; 2],
             stamp: Default::default(),
         })
+    }
+
+    /// Compresses what is rotated, from here on; and what an earlier run has left to be compressed.
+    pub(crate) fn compress(self) -> JsonFile {
+        let log = JsonFile { compress: true, ..self };
+        log.start_compressor();
+        log
+    }
+
+    fn start_compressor(&self) {
+        if self.compress
+            && let Err(error) = rotation::start_compressor(&self.path, self.max_file)
+        {
+            crate::complain!("compress log {}: {error}; it stays as it is", self.path.display());
+        }
     }
 
     /// Keeps the position in a file, from here on.
@@ -96,7 +109,9 @@ impl JsonFile {
         let (batch, stamp) = (Vec::new(), Default::default());
         let ahead = left.ahead;
         let position = Some(position);
-        Ok((JsonFile { file, inode, size, batch, stamp, position, ahead, ..self }, left.marks))
+        let log = JsonFile { file, inode, size, batch, stamp, position, ahead, ..self };
+        log.start_compressor();
+        Ok((log, left.marks))
     }
 
     /// The name of the position goes with the log's use.
@@ -195,29 +210,21 @@ impl JsonFile {
         Ok(())
     }
 
-    /// FILE.N-1 -> FILE.N, ..., FILE -> FILE.1, and a new FILE. Renames only, so a kill in between loses no line.
+    /// Renames only, so a kill in between loses no line.
     fn rotate(&mut self) {
-        let numbered = |n: u32| {
-            let mut name = self.path.clone().into_os_string();
-            name.push(format!(".{n}"));
-            PathBuf::from(name)
-        };
-        if self.max_file > 1 {
-            for n in (1..self.max_file - 1).rev() {
-                let _ = std::fs::rename(numbered(n), numbered(n + 1));
-            }
-            if let Err(error) = std::fs::rename(&self.path, numbered(1)) {
+        match rotation::make_room(&self.path, self.max_file) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
                 crate::complain!("rotate log {}: {error}; going on in it", self.path.display());
                 return;
             }
-        } else if let Err(error) = std::fs::remove_file(&self.path) {
-            crate::complain!("rotate log {}: {error}; going on in it", self.path.display());
-            return;
         }
         match open_append(&self.path) {
             Ok(file) => {
                 self.inode = inode_and_size(&file).map_or(0, |(inode, _)| inode);
                 (self.file, self.size) = (file, 0);
+                self.start_compressor();
             }
             Err(error) => {
                 crate::complain!("open log {}: {error}; going on in the rotated one", self.path.display())
@@ -234,6 +241,27 @@ fn inode_and_size(file: &OwnedFd) -> io::Result<(u64, u64)> {
 fn open_append(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     Ok(rustix::fs::open(path, flags, Mode::from_raw_mode(0o640))?)
+}
+
+/// As Go's encoding/json has a map, which sorts, and writes tabs otherwise than docker's own code for messages.
+fn attributes(attrs: &BTreeMap<String, String>) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (key, value) in attrs {
+        out.extend_from_slice(if out.is_empty() { b"\"attrs\":{" } else { b"," });
+        for (text, end) in [(key, &b":"[..]), (value, b"")] {
+            out.push(b'"');
+            for (index, part) in text.split('\t').enumerate() {
+                out.extend_from_slice(if index == 0 { b"" } else { b"\\t" });
+                escape(part.as_bytes(), &mut out);
+            }
+            out.push(b'"');
+            out.extend_from_slice(end);
+        }
+    }
+    if !out.is_empty() {
+        out.extend_from_slice(b"},");
+    }
+    out
 }
 
 /// A JSON string's inside as docker writes it: `<`, `>`, `&` and control characters as \u00XX, broken UTF-8 as U+FFFD.
@@ -311,14 +339,14 @@ mod tests {
             Mark::default(),
         );
         log.flush();
-        let mut log = open(dir.path(), 0, 1, &[("k", "v")]);
+        let mut log = open(dir.path(), 0, 1, &[("k", "v"), ("a<", "\t\"&")]);
         log.message(Stream::Stderr, b"x", UNIX_EPOCH, Mark::default());
         log.flush();
         let text = std::fs::read_to_string(dir.path().join("c-json.log")).unwrap();
         let expected = concat!(
             r#"{"log":"a \"b\" \u003cc\u003e\u0009€\u2028\ufffd\n","stream":"stdout","time":"1970-01-01T00:00:01.5Z"}"#,
             "\n",
-            r#"{"log":"x","stream":"stderr","attrs":{"k":"v"},"time":"1970-01-01T00:00:00Z"}"#,
+            r#"{"log":"x","stream":"stderr","attrs":{"a\u003c":"\t\"\u0026","k":"v"},"time":"1970-01-01T00:00:00Z"}"#,
             "\n"
         );
         assert_eq!(text, expected);

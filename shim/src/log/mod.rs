@@ -3,6 +3,7 @@
 pub(crate) mod json_file;
 mod lines;
 mod position;
+pub(crate) mod rotation;
 
 pub(crate) use json_file::JsonFile;
 pub(crate) use lines::Lines;
