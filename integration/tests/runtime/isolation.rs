@@ -58,20 +58,21 @@ fn a_namespace_is_joined_by_path() {
     rt.assert_clean(&other);
 }
 
+fn map_to_nobody(bundle: &mut Bundle) {
+    let linux = &mut bundle.config["linux"];
+    linux["namespaces"].as_array_mut().expect("a list").push(json!({"type": "user"}));
+    linux["uidMappings"] = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+    linux["gidMappings"] = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+    let root = bundle.rootfs();
+    rustix::fs::chown(&root, Some(rustix::fs::Uid::from_raw(100_000)), None).expect("chown");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(bundle.path(), open).expect("chmod");
+}
+
 #[test]
 fn a_user_namespace_maps_root_to_nobody() {
-    let map = |bundle: &mut Bundle| {
-        let linux = &mut bundle.config["linux"];
-        linux["namespaces"].as_array_mut().expect("a list").push(json!({"type": "user"}));
-        linux["uidMappings"] = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
-        linux["gidMappings"] = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
-        let root = bundle.rootfs();
-        rustix::fs::chown(&root, Some(rustix::fs::Uid::from_raw(100_000)), None).expect("chown");
-        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(bundle.path(), open).expect("chmod");
-    };
     let text = output(
-        map,
+        map_to_nobody,
         "id -u; cat /proc/self/uid_map; touch /file; echo x > /dev/null; ls /dev | grep -c '^null$'; echo hi",
     );
     let lines: Vec<&str> = text.lines().collect();
@@ -193,6 +194,32 @@ fn sysctls_and_devices() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(&lines[..4], ["1", "12345678", "1:3 600 5 6", "1:3 666 0 0"]);
     assert_eq!(lines.last(), Some(&"pts/ptmx"));
+}
+
+/// A process in a user namespace may make no node: they are made for it, whether or not the host has one of that name.
+#[test]
+fn devices_of_a_user_namespace_are_as_configured() {
+    let set = |bundle: &mut Bundle| {
+        map_to_nobody(bundle);
+        bundle.config["linux"]["devices"] = json!([
+            {"path": "/dev/mydev", "type": "c", "major": 1, "minor": 3, "fileMode": 0o600, "uid": 5, "gid": 6},
+            {"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o640},
+            {"path": "/own/pipe", "type": "p", "fileMode": 0o620, "uid": 70_000},
+        ]);
+    };
+    let text = output(
+        set,
+        "stat -c '%F %t:%T %a %u %g' /dev/mydev /dev/null /dev/zero; stat -c '%F %a %u %g' /own/pipe
+         echo x > /dev/mydev && head -c3 /dev/zero | wc -c; grep -c ' /dev tmpfs' /proc/mounts; ls -A /dev | grep -c '^[0-9]' || true",
+    );
+    let device = "character special file";
+    let zero = std::fs::metadata("/dev/zero").expect("the host's node");
+    // Its owner is none of the container's.
+    let zero = format!("{device} 1:5 {:o} 65534 65534", std::os::unix::fs::MetadataExt::mode(&zero) & 0o7777);
+    let mine = format!("{device} 1:3 600 5 6");
+    let null = format!("{device} 1:3 640 0 0");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines, [&mine, &null, &zero, "fifo 620 65534 0", "3", "1", "0"]);
 }
 
 #[test]

@@ -1,6 +1,10 @@
 //! Device nodes and links under /dev.
+//!
+//! A process in a user namespace of its own may make no node. Those of the configuration are then made from outside, on a
+//! tmpfs that is mounted nowhere (`make_outside`), and bound from there; the usual ones, and all when the runtime itself may
+//! make none, are the host's, bound.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid};
 
@@ -9,7 +13,7 @@ use crate::inroot::{self, Kind};
 use crate::rootless;
 use crate::setup::capabilities::lacking;
 use crate::setup::mounts::{self, What};
-use crate::spec::Device;
+use crate::spec::{Device, IdMapping};
 use crate::sys::mount;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,12 +25,14 @@ struct Node {
     mode: u32,
     uid: u32,
     gid: u32,
+    /// By the configuration, and not only because every container has it.
+    configured: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
     nodes: Vec<Node>,
-    /// A process in a user namespace of its own may make no node: the host's are bound instead.
+    /// The process will be in a user namespace of its own.
     bind: bool,
 }
 
@@ -64,6 +70,7 @@ pub(crate) fn plan(devices: &[Device], steps: &[mounts::Step], bind: bool) -> Re
             mode: 0o666,
             uid: 0,
             gid: 0,
+            configured: false,
         })
         .collect();
     for device in devices {
@@ -97,15 +104,56 @@ fn node(device: &Device) -> Result<Node> {
         mode: device.file_mode.unwrap_or(0o666) & 0o7777,
         uid: device.uid.unwrap_or(0),
         gid: device.gid.unwrap_or(0),
+        configured: true,
+    })
+}
+
+/// For a container in a new user namespace with these mappings, whose parent has the rights of the machine's root: the
+/// configured nodes, each named by its place in the plan. None where there are none, or this process may not make them.
+pub(crate) fn make_outside(plan: &Plan, uids: &[IdMapping], gids: &[IdMapping]) -> Result<Option<OwnedFd>> {
+    if !plan.bind || !plan.nodes.iter().any(|node| node.configured) {
+        return Ok(None);
+    }
+    let mode = ["mode=0755".to_owned()];
+    let tree =
+        mount::new_filesystem("tmpfs", Some("tmpfs"), &mode, 0).step(|| "new tmpfs for devices".into())?;
+    for (place, node) in plan.nodes.iter().enumerate().filter(|(_, node)| node.configured) {
+        let name = place.to_string();
+        match rustix::fs::mknodat(&tree, &name, node.file_type(), Mode::empty(), node.number()) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::PERM) => return Ok(None),
+            Err(error) => return Err(error).step(|| format!("create device {}", node.path)),
+        }
+        // Who is not mapped is nobody to the container, as the owner of a host's node is.
+        let uid = on_the_host(node.uid, uids).map(Uid::from_raw);
+        let gid = on_the_host(node.gid, gids).map(Gid::from_raw);
+        rustix::fs::chownat(&tree, &name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+            .and_then(|()| {
+                rustix::fs::chmodat(&tree, &name, Mode::from_raw_mode(node.mode), AtFlags::empty())
+            })
+            .step(|| format!("set the owner and mode of device {}", node.path))?;
+    }
+    Ok(Some(tree))
+}
+
+fn on_the_host(id: u32, mappings: &[IdMapping]) -> Option<u32> {
+    mappings.iter().find_map(|mapping| {
+        let offset = id.checked_sub(mapping.container_id).filter(|offset| *offset < mapping.size)?;
+        mapping.host_id.checked_add(offset)
     })
 }
 
 /// The umask must be 0. /dev itself is opened without following links (CVE-2026-41579).
-pub(crate) fn apply(root: BorrowedFd<'_>, plan: &Plan) -> Result<()> {
+pub(crate) fn apply(root: BorrowedFd<'_>, plan: &Plan, outside: Option<&OwnedFd>) -> Result<()> {
     let dev = inroot::open_or_create(root, "/dev", Kind::Directory, true)
         .step(|| "/dev must be an ordinary directory".into())?;
-    for node in &plan.nodes {
-        make(root, dev.as_fd(), node, plan.bind).step(|| format!("create device {}", node.path))?;
+    let ready = match outside {
+        Some(tree) => take_apart(tree, dev.as_fd(), &plan.nodes).step(|| "take over devices".into())?,
+        None => Vec::new(),
+    };
+    for (place, node) in plan.nodes.iter().enumerate() {
+        let tree = ready.iter().find(|(its, _)| *its == place).map(|(_, tree)| tree);
+        make(root, dev.as_fd(), node, plan.bind, tree).step(|| format!("create device {}", node.path))?;
     }
     for (target, name) in LINKS {
         link(dev.as_fd(), target, name)?;
@@ -118,6 +166,17 @@ pub(crate) fn apply(root: BorrowedFd<'_>, plan: &Plan) -> Result<()> {
     link(dev.as_fd(), "pts/ptmx", "ptmx")
 }
 
+/// Each configured node as a mount of its own. The kernel copies only what is mounted: for that moment the tree lies on /dev.
+fn take_apart(tree: &OwnedFd, dev: BorrowedFd<'_>, nodes: &[Node]) -> std::io::Result<Vec<(usize, OwnedFd)>> {
+    mount::attach(tree, dev)?;
+    let ready = (0..nodes.len())
+        .filter(|place| nodes[*place].configured)
+        .map(|place| Ok((place, mount::copy_of_entry(tree.as_fd(), &place.to_string())?)))
+        .collect();
+    mount::detach(&format!("/proc/self/fd/{}", tree.as_raw_fd()))?;
+    ready
+}
+
 fn link(dev: BorrowedFd<'_>, target: &str, name: &str) -> Result<()> {
     match rustix::fs::symlinkat(target, dev, name) {
         Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
@@ -125,7 +184,27 @@ fn link(dev: BorrowedFd<'_>, target: &str, name: &str) -> Result<()> {
     }
 }
 
-fn make(root: BorrowedFd<'_>, dev: BorrowedFd<'_>, node: &Node, bind: bool) -> Result<()> {
+impl Node {
+    fn file_type(&self) -> FileType {
+        match self.kind {
+            b'b' => FileType::BlockDevice,
+            b'p' => FileType::Fifo,
+            _ => FileType::CharacterDevice,
+        }
+    }
+
+    fn number(&self) -> u64 {
+        rustix::fs::makedev(self.major, self.minor)
+    }
+}
+
+fn make(
+    root: BorrowedFd<'_>,
+    dev: BorrowedFd<'_>,
+    node: &Node,
+    bind: bool,
+    ready: Option<&OwnedFd>,
+) -> Result<()> {
     let (dir_path, name) = inroot::split(&node.path).ok_or_else(|| Error::invalid("it has no name"))?;
     let opened: OwnedFd;
     let dir = if dir_path == "/dev" {
@@ -135,15 +214,13 @@ fn make(root: BorrowedFd<'_>, dev: BorrowedFd<'_>, node: &Node, bind: bool) -> R
             .step(|| format!("open {dir_path}"))?;
         opened.as_fd()
     };
+    if let Some(tree) = ready {
+        return bind_node(root, node, tree);
+    }
     if bind {
         return bind_host_node(root, node);
     }
-    let kind = match node.kind {
-        b'b' => FileType::BlockDevice,
-        b'p' => FileType::Fifo,
-        _ => FileType::CharacterDevice,
-    };
-    let number = rustix::fs::makedev(node.major, node.minor);
+    let (kind, number) = (node.file_type(), node.number());
     match rustix::fs::mknodat(dir, name, kind, Mode::from_raw_mode(node.mode), number) {
         Ok(()) => {}
         // In the root file system already: good if it is that very device.
@@ -169,9 +246,13 @@ fn make(root: BorrowedFd<'_>, dev: BorrowedFd<'_>, node: &Node, bind: bool) -> R
 
 fn bind_host_node(root: BorrowedFd<'_>, node: &Node) -> Result<()> {
     let tree = mount::copy_of_path(&node.path, false).step(|| "bind the host's node".into())?;
+    bind_node(root, node, &tree)
+}
+
+fn bind_node(root: BorrowedFd<'_>, node: &Node, tree: &OwnedFd) -> Result<()> {
     let target = inroot::open_or_create(root, &node.path, Kind::File, true)
         .step(|| "create the mount point".into())?;
-    mount::attach(&tree, target.as_fd()).step(|| "attach".into())
+    mount::attach(tree, target.as_fd()).step(|| "attach".into())
 }
 
 #[cfg(test)]
@@ -190,6 +271,10 @@ mod tests {
         assert_eq!(plan.nodes.len(), DEFAULTS.len() + 1);
         assert_eq!(plan.nodes[0].mode, 0o600);
         assert_eq!((plan.nodes[6].mode, plan.nodes[6].uid), (0o666, 1));
+        let map = |container_id, host_id, size| IdMapping { container_id, host_id, size };
+        let mappings = [map(0, 1000, 1), map(1, 100_000, 10)];
+        let hosts: Vec<_> = [0, 1, 10, 11].map(|id| on_the_host(id, &mappings)).into();
+        assert_eq!(hosts, [Some(1000), Some(100_000), Some(100_009), None]);
         for refused in [
             r#"{"path":"x","type":"c"}"#,
             r#"{"path":"/dev/..","type":"c"}"#,

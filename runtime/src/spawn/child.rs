@@ -19,6 +19,8 @@ pub(super) struct Inherited<'a> {
     pub(super) join_cgroup: Vec<OwnedFd>,
     pub(super) gate: Option<OwnedFd>,
     pub(super) trees: mounts::Trees,
+    /// Made for a container that may make none.
+    pub(super) devices: Option<OwnedFd>,
     pub(super) record: &'a Record,
 }
 
@@ -95,7 +97,7 @@ fn setup(plan: &Prepared, inherited: &Inherited<'_>) -> Result<process::Program>
         mounts::Context { trees: &inherited.trees, has_cgroup: !inherited.record.cgroup_paths.is_empty() };
     mounts::apply(root.as_fd(), &plan.mounts, &context, &mut late)?;
     if let Some(devices) = &plan.devices {
-        devices::apply(root.as_fd(), devices)?;
+        devices::apply(root.as_fd(), devices, inherited.devices.as_ref())?;
     }
     let terminal = open_terminal(plan, root.as_fd(), sync)?;
     sys::user::umask(0o022);

@@ -16,7 +16,7 @@ use crate::hooks;
 use crate::log::Log;
 use crate::rootless;
 use crate::setup::capabilities::lacking;
-use crate::setup::{idmap, mounts, namespaces, rlimits};
+use crate::setup::{devices, idmap, mounts, namespaces, rlimits};
 use crate::state::{Config, Lock, Record, StateDir, replace};
 use crate::sys::clone::{Side, clone3};
 use crate::sys::{self, files, prctl, scm};
@@ -147,9 +147,15 @@ fn make(plan: &Prepared, container: &mut Container, lock: &mut Lock, log: &Log) 
     }
     let ready = if plan.mode == Mode::Create { None } else { listen_for_readiness(container)? };
     let trees = mounts::open_early(&plan.mounts, plan.open_all_trees)?;
+    let devices = match &plan.devices {
+        Some(devices) if plan.open_all_trees && plan.namespaces.new_user => {
+            devices::make_outside(devices, &plan.uid_mappings, &plan.gid_mappings)?
+        }
+        _ => None,
+    };
 
     log.debug("nsexec container setup: the cgroup is made and everything opened; cloning");
-    let (mut sync, pid, pidfd) = start_child(plan, container, lock, gate, trees)?;
+    let (mut sync, pid, pidfd) = start_child(plan, container, lock, gate, (trees, devices))?;
     let talk = |sync: &mut sync::Parent, container: &mut Container| -> Result<(i32, Option<OwnedFd>)> {
         let pid = if plan.namespaces.joins_user() { replaced(sync, pid)? } else { pid };
         container.record.init_process_pid = pid;
@@ -179,7 +185,7 @@ fn start_child(
     container: &mut Container,
     lock: &mut Lock,
     gate: Option<OwnedFd>,
-    trees: mounts::Trees,
+    (trees, devices): (mounts::Trees, Option<OwnedFd>),
 ) -> Result<(sync::Parent, i32, OwnedFd)> {
     let entrance = match plan.cgroup.unit() {
         // It is put into its place once it is there.
@@ -195,8 +201,14 @@ fn start_child(
     if rustix::process::geteuid().is_root() {
         prctl::set_undumpable().step(|| "become undumpable".into())?;
     }
-    let inherited =
-        |record| child::Inherited { sync: child_end, join_cgroup: entrance.join, gate, trees, record };
+    let inherited = |record| child::Inherited {
+        sync: child_end,
+        join_cgroup: entrance.join,
+        gate,
+        trees,
+        devices,
+        record,
+    };
     let into_cgroup = entrance.clone_into.as_ref().map(AsFd::as_fd);
     let flags = if plan.namespaces.joins_user() { 0 } else { plan.namespaces.clone_flags };
     match clone3(flags, into_cgroup)

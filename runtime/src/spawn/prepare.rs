@@ -150,9 +150,9 @@ pub(crate) fn prepare(
 /// Who detaches cannot hold a terminal; who stays holds it himself.
 pub(super) fn refuse_wrong_console(terminal: bool, mode: Mode, has_socket: bool) -> Result<()> {
     match (terminal, mode, has_socket) {
-        (true, Mode::Create | Mode::Detached, false) => {
-            Err(Error::invalid("cannot allocate tty if rung will detach without setting console socket"))
-        }
+        (true, Mode::Create | Mode::Detached, false) => Err(Error::invalid(
+            "cannot allocate tty if rung will detach without setting console socket: use --console-socket",
+        )),
         (false, _, true) | (true, Mode::Foreground, true) => {
             Err(Error::invalid("cannot use console socket if rung will not detach or allocate tty"))
         }

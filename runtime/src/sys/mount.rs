@@ -92,6 +92,11 @@ pub(crate) fn copy_of(fd: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd
     copy_at(fd, "", recursive)
 }
 
+/// The same for an entry of the folder `fd` names.
+pub(crate) fn copy_of_entry(fd: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
+    copy_at(fd, name, false)
+}
+
 /// The same for a path of the host.
 pub(crate) fn copy_of_path(path: &str, recursive: bool) -> io::Result<OwnedFd> {
     copy_at(rustix::fs::CWD, path, recursive)
