@@ -116,7 +116,7 @@ impl Watcher {
 
 enum Piece {
     Some(Bytes),
-    /// Nothing more for now.
+    /// All that has been written so far has been read.
     CaughtUp,
     /// Beyond the query's `until`.
     Past,
@@ -369,6 +369,13 @@ mod tests {
         assert_eq!([tail(3), tail(4), tail(9)], ["b\nc\nd\n", "a\nb\nc\nd\n", "a\nb\nc\nd\n"]);
     }
 
+    fn read_on(reader: &mut Reader, query: &Query) -> String {
+        match reader.read(query, Framing::Raw).unwrap() {
+            Piece::Some(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
+            _ => String::new(),
+        }
+    }
+
     #[test]
     fn a_reader_goes_on_when_its_file_is_rotated() {
         let dir = tempfile::tempdir().unwrap();
@@ -376,10 +383,7 @@ mod tests {
         std::fs::write(&path, line("a", "stdout", 1)).unwrap();
         let query = Query { stdout: true, ..Query::default() };
         let mut reader = Reader::open(Log::json_file(&path), &query).unwrap();
-        let mut next = || match reader.read(&query, Framing::Raw).unwrap() {
-            Piece::Some(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
-            _ => String::new(),
-        };
+        let mut next = || read_on(&mut reader, &query);
         assert_eq!(next(), "a\n");
         std::fs::rename(&path, dir.path().join("x-json.log.1")).unwrap();
         std::fs::write(&path, line("b", "stdout", 2)).unwrap();
@@ -428,10 +432,7 @@ mod tests {
         std::fs::write(&path, line("a", "stdout", 1)).unwrap();
         let query = Query { stdout: true, ..Query::default() };
         let mut reader = Reader::open(Log::json_file(&path), &query).unwrap();
-        let mut next = || match reader.read(&query, Framing::Raw).unwrap() {
-            Piece::Some(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
-            _ => String::new(),
-        };
+        let mut next = || read_on(&mut reader, &query);
         assert_eq!(next(), "a\n");
         rename("x-json.log", "x-json.log.1");
         pack(dir.path(), "x-json.log.1", "x-json.log.1.gz");

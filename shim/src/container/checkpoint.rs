@@ -151,7 +151,7 @@ impl Shim {
         let container = self.container(&process.container)?;
         let readers = if container.own_client { Readers::Optional } else { Readers::Expected };
         let error_log = container.bundle.join(bundle::RUNTIME_LOG);
-        let started = Io::open(process.io.uris(), readers, log, base).and_then(|(mut io, streams)| {
+        let started = Io::open_for(process.io.uris(), readers, log, base, |io, streams| {
             let text = |path: &Path| path.display().to_string();
             let (images, work) = (text(&images), text(&work));
             let (dir, pid) = (text(&container.bundle), text(&container.bundle.join(bundle::INIT_PID)));
@@ -166,11 +166,7 @@ impl Shim {
                 args.extend(["--console-socket", console]);
             }
             args.push(&process.container);
-            let spawned = container.runtime.spawn(&error_log, &args, streams);
-            if spawned.is_err() {
-                io.close();
-            }
-            spawned.map(|pid| (io, pid))
+            container.runtime.spawn(&error_log, &args, streams)
         });
         let (io, pid) = match started {
             Ok(started) => started,

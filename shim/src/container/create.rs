@@ -129,12 +129,9 @@ impl Shim {
         let base = self.io_base(self.next_handle);
         let started = options.open_log().and_then(|log| {
             let readers = if options.log.is_some() { Readers::Optional } else { Readers::Expected };
-            let (mut io, streams) = Io::open(&uris, readers, log, base)?;
-            let spawned = spawn_create(&container, &request.id, &io, streams);
-            if spawned.is_err() {
-                io.close();
-            }
-            spawned.map(|pid| (io, pid))
+            Io::open_for(&uris, readers, log, base, |io, streams| {
+                spawn_create(&container, &request.id, io, streams)
+            })
         });
         let (io, pid) = started.inspect_err(|_| undone(&container))?;
         let init = self.add_process(&request.id, "", io, Vec::new());

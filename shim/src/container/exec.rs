@@ -88,7 +88,7 @@ impl Shim {
         let readers = if container.own_client { Readers::Optional } else { Readers::Expected };
         super::create::write_whole(&files.spec, &process.spec)?;
         let base = self.io_base(handle);
-        let started = Io::open(process.io.uris(), readers, None, base).and_then(|(mut io, streams)| {
+        let started = Io::open_for(process.io.uris(), readers, None, base, |io, streams| {
             let console = io.console.as_ref().map(crate::io::console::Console::runtime_path);
             let (spec, pid) = (files.spec.display().to_string(), files.pid.display().to_string());
             let mut arguments = vec!["exec", "--process", &spec, "--pid-file", &pid, "--detach"];
@@ -96,11 +96,7 @@ impl Shim {
                 arguments.extend(["--console-socket", console]);
             }
             arguments.push(&process.container);
-            let spawned = container.runtime.spawn(&files.log, &arguments, streams);
-            if spawned.is_err() {
-                io.close();
-            }
-            spawned.map(|pid| (io, pid))
+            container.runtime.spawn(&files.log, &arguments, streams)
         });
         let (io, pid) = match started {
             Ok(started) => started,

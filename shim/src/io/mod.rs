@@ -83,6 +83,19 @@ impl Io {
         streams.map(|streams| (io, streams))
     }
 
+    /// Opens everything for a command that `spawn` starts, and answers that command's pid.
+    pub(crate) fn open_for(
+        uris: &Uris,
+        readers: Readers,
+        log: Option<JsonFile>,
+        base: PathBuf,
+        spawn: impl FnOnce(&Io, Streams) -> Result<u32, Error>,
+    ) -> Result<(Io, u32), Error> {
+        let (mut io, streams) = Io::open(uris, readers, log, base)?;
+        let spawned = spawn(&io, streams).inspect_err(|_| io.close());
+        spawned.map(|pid| (io, pid))
+    }
+
     fn open_streams(&mut self, readers: Readers) -> Result<Streams, Error> {
         let uris = self.uris.clone();
         if let Some(log) = &mut self.log {
