@@ -31,16 +31,19 @@ pub(crate) fn receive_master(listener: &UnixListener) -> OwnedFd {
 
 /// Everything until the last holder of the other side is gone.
 fn read_all(master: OwnedFd) -> String {
-    let mut file = File::from(master);
-    let mut text = Vec::new();
+    read_until(&mut File::from(master), "a word that no one writes")
+}
+
+/// Everything until `word` has been read, or the last holder of the other side is gone.
+fn read_until(master: &mut File, word: &str) -> String {
+    let mut text = String::new();
     let mut buffer = [0; 1024];
-    while let Ok(count) = file.read(&mut buffer) {
-        if count == 0 {
-            break;
-        }
-        text.extend_from_slice(&buffer[..count]);
+    while !text.contains(word) {
+        // A terminal answers EIO at its end.
+        let Ok(count @ 1..) = master.read(&mut buffer) else { break };
+        text.push_str(&String::from_utf8_lossy(&buffer[..count]));
     }
-    String::from_utf8_lossy(&text).into_owned()
+    text
 }
 
 #[test]
@@ -71,11 +74,17 @@ fn the_console_socket_gets_the_terminal_of_create_and_exec() {
         &id,
         "sh",
         "-c",
-        "tty; echo from exec",
+        "tty; echo from exec; read line",
     ];
     rt.call(&exec_words).ok();
-    let exec_output = read_all(receive_master(&listener));
-    assert!(exec_output.contains("/dev/pts/1") && exec_output.contains("from exec"), "{exec_output:?}");
+    // It stays until its words are read: the kernel throws away what is on its way to a reader when the leader of the
+    // terminal's session ends.
+    let mut exec_master = File::from(receive_master(&listener));
+    let exec_output = read_until(&mut exec_master, "from exec");
+    let words_seen = exec_output.contains("/dev/pts/1") && exec_output.contains("from exec");
+    assert!(words_seen, "{exec_output:?}, and the container is {:?}", rt.call(&["state", &id]));
+    exec_master.write_all(b"done\n").expect("write");
+    read_all(exec_master.into());
 
     rt.call(&["delete", "-f", &id]).ok();
     drop(writer);
@@ -105,7 +114,7 @@ fn run_relays_its_own_terminal() {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     let mut rt = Runtime::new();
     let id = rt.id();
-    let mut bundle = Bundle::script("tty; read line; echo got $line; exit 5");
+    let mut bundle = Bundle::script("tty; read line; echo got $line; read line; exit 5");
     bundle.config["process"]["terminal"] = json!(true);
     bundle.write();
     let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a terminal");
@@ -120,9 +129,12 @@ fn run_relays_its_own_terminal() {
     drop(command);
     let mut writer = File::from(ours.try_clone().expect("a descriptor"));
     writer.write_all(b"typed\n").expect("write");
+    let mut ours = File::from(ours);
+    // Not up to its end: see above.
+    let output = read_until(&mut ours, "got typed");
+    writer.write_all(b"done\n").expect("write");
     assert_eq!(wait(child), 5);
     drop(writer);
-    let output = read_all(ours);
     assert!(output.contains("/dev/pts/0") && output.contains("got typed"), "{output:?}");
     rt.assert_clean(&bundle);
 }
