@@ -45,6 +45,8 @@ fn shim_in(bundle: &Path) -> Option<i32> {
 
 /// The bundle of a container that its first shim still serves.
 fn bundle_of(engine: &Engine, name: &str) -> PathBuf {
+    // A container's first words may be read before its start is done.
+    engine.wait_inspect(name, ".State.Running", "true");
     let pid = engine.inspect(name, ".State.Pid");
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the container runs");
     let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).expect("a parent");
