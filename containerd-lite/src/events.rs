@@ -55,6 +55,15 @@ impl Exchange {
             return Err(Error::invalid("the event is too large"));
         }
         envelope.timestamp.get_or_insert_with(now);
+        let name = |path: &[&str]| field(&envelope, path).unwrap_or_default();
+        tracing::debug!(
+            namespace = envelope.namespace,
+            topic = envelope.topic,
+            container = name(&["event", "container_id"]),
+            exec = name(&["event", "exec_id"]),
+            id = name(&["event", "id"]),
+            "event forwarded"
+        );
         self.send(envelope);
         Ok(())
     }

@@ -2,6 +2,13 @@
 //!
 //! One queue, one event in flight. A daemon that is away is tried again with a growing pause; an event it refuses five
 //! times is dropped, so that one it cannot read does not hold up the rest.
+//!
+//! An event outlives this process: the queue is part of the state in the bundle (`handover::survival`), which is written
+//! after something has happened, before its event is sent and before its caller is answered. So an adopting shim has each
+//! event that was not taken, and asks the runtime for what happened between that and the writing. It costs no write of its
+//! own: what makes an event changes the state too. That an event was taken is written with the next change, or a moment
+//! later; a shim that is killed in that moment has it told twice. One that ends by request while the daemon is away leaves
+//! the state behind, for the shim that the next daemon starts there.
 
 use crate::handover::messages;
 use prost::{Message, Name};
@@ -21,6 +28,8 @@ const MAX_QUEUED: usize = 16_384;
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 const MAX_REFUSALS: u32 = 5;
+/// How long an event that was taken may stay in the state: they come in bursts, and one write does for all.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// The queue and its connection. Only the queue is handed over to a new binary: an event in flight is sent again.
 #[derive(Serialize, Deserialize)]
@@ -35,9 +44,12 @@ pub(crate) struct Publisher {
     #[serde(skip)]
     retry_at: Option<Instant>,
     refusals: u32,
-    /// The queue is not what it was when this was taken last.
+    /// There is an event that the written state does not have.
     #[serde(skip)]
-    pub(crate) changed: bool,
+    changed: bool,
+    /// When the state is to be written without the events that were taken.
+    #[serde(skip)]
+    settle_at: Option<Instant>,
 }
 
 struct Connection {
@@ -59,6 +71,7 @@ impl Publisher {
             retry_at: None,
             refusals: 0,
             changed: false,
+            settle_at: None,
         }
     }
 
@@ -92,6 +105,16 @@ impl Publisher {
         self.queue.is_empty()
     }
 
+    /// Whether the state has to be written for the queue's sake.
+    pub(crate) fn must_be_written(&self) -> bool {
+        self.changed || self.settle_at.is_some_and(|at| at <= Instant::now())
+    }
+
+    /// The state has been written.
+    pub(crate) fn written(&mut self) {
+        (self.changed, self.settle_at) = (false, None);
+    }
+
     /// The socket to poll and whether there is something to write.
     pub(crate) fn interest(&self) -> Option<(BorrowedFd<'_>, bool)> {
         self.connection.as_ref().map(|c| (c.socket.as_fd(), !c.out.is_empty()))
@@ -99,10 +122,11 @@ impl Publisher {
 
     /// When to be called again at the latest.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        match &self.connection {
+        let sending = match &self.connection {
             Some(connection) => connection.in_flight.map(|(_, since)| since + FORWARD_TIMEOUT),
             None => self.retry_at,
-        }
+        };
+        [sending, self.settle_at].into_iter().flatten().min()
     }
 
     /// Does whatever can be done without waiting: connect, send, take answers, give up on a silent daemon.
@@ -179,7 +203,7 @@ impl Publisher {
     }
 
     fn taken(&mut self) {
-        self.changed = true;
+        self.settle_at.get_or_insert_with(|| Instant::now() + SETTLE);
         self.queue.pop_front();
         self.refusals = 0;
         self.pause = Duration::from_millis(10);

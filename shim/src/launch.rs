@@ -128,7 +128,7 @@ pub(crate) fn resume(state: i32) -> Result<()> {
 fn serve(mut state: State) -> Result<()> {
     let signals = sys::signals(&[libc::SIGCHLD, libc::SIGUSR2])?;
     event_loop::serve(&mut state, &signals)?;
-    handover::forget();
+    handover::forget(&state.shim);
     if let Ok(address) = state.listener.local_addr()
         && let Some(path) = address.as_pathname()
     {

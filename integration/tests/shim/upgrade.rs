@@ -1,12 +1,11 @@
 //! A new binary takes over in the same process: no line, exit, terminal or waiting client is lost.
 
+use crate::task_api::TaskApi;
 use integration::containerd_lite::wait_for;
 use integration::engine::{Engine, IMAGE, wait_child};
-use proto::task::{CONTROL_SERVICE, gantry};
-use proto::ttrpc::call::Client;
+use proto::task::gantry;
 use rustix::process::{Pid, Signal, kill_process};
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
+use std::io::Read;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -33,27 +32,10 @@ fn was_exchanged(pid: i32) -> bool {
 fn upgrade(engine: &Engine, name: &str, binary: &str) -> Result<String, String> {
     let bundle: PathBuf =
         std::fs::read_link(format!("/proc/{}/cwd", shim_of(engine, name))).expect("its bundle");
-    let address = std::fs::read_to_string(bundle.join("address")).expect("its address");
-    let mut socket = UnixStream::connect(address.trim().trim_start_matches("unix://")).expect("connect");
-    socket.set_read_timeout(Some(Duration::from_secs(30))).expect("a deadline");
-    let (mut client, mut out) = (Client::default(), Vec::new());
     let request = gantry::UpgradeRequest { binary: binary.to_owned() };
-    client.request(CONTROL_SERVICE, "Upgrade", &request, &[], 0, &mut out);
-    socket.write_all(&out).expect("send");
-    loop {
-        if let Some((_, answer)) = client.next_response() {
-            let decode = |bytes: Vec<u8>| {
-                let response: gantry::UpgradeResponse =
-                    prost::Message::decode(bytes.as_slice()).expect("an answer");
-                response.version
-            };
-            return answer.map(decode).map_err(|status| status.message);
-        }
-        let mut bytes = [0; 4096];
-        let count = socket.read(&mut bytes).expect("an answer in time");
-        assert!(count > 0, "the shim has closed the connection");
-        client.push(&bytes[..count]);
-    }
+    let answer: Result<gantry::UpgradeResponse, String> =
+        TaskApi::connect(&bundle).control("Upgrade", &request);
+    answer.map(|upgraded| upgraded.version)
 }
 
 #[test]

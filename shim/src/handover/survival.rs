@@ -29,10 +29,10 @@ struct Left {
 
 /// Writes the state if something has changed.
 pub(crate) fn keep(shim: &mut Shim) {
-    let events = std::mem::take(&mut shim.publisher.changed);
-    if !(std::mem::take(&mut shim.changed) || events) {
+    if !(std::mem::take(&mut shim.changed) || shim.publisher.must_be_written()) {
         return;
     }
+    shim.publisher.written();
     let obsolete = std::mem::take(&mut shim.obsolete);
     let written = serde_json::to_vec(&Leaving { version: STATE_VERSION, shim }).map_err(std::io::Error::from);
     if let Err(error) = written.and_then(|text| replace(&text)) {
@@ -48,9 +48,11 @@ fn replace(text: &[u8]) -> std::io::Result<()> {
     std::fs::rename(beside, bundle::SHIM_STATE)
 }
 
-/// The shim ends in good order, and leaves nothing to be adopted.
-pub(crate) fn forget() {
-    let _ = std::fs::remove_file(bundle::SHIM_STATE);
+/// The shim ends in good order, and leaves nothing to be adopted but events that no daemon has taken.
+pub(crate) fn forget(shim: &Shim) {
+    if shim.publisher.is_empty() {
+        let _ = std::fs::remove_file(bundle::SHIM_STATE);
+    }
 }
 
 /// What an earlier shim has left; every descriptor in it is of /dev/null.
