@@ -3,7 +3,8 @@
 # CPU is that of every process involved (client, daemons, shims, runtime, container), by the accounting of a cgroup that
 # holds them all; wall time is what the client's user waits; memory is the PSS of one shim beside an idle container.
 # Environment: GANTRY_BIN_DIR (a release build); PEERS (a folder with dockerd, containerd, runc, crun, instead of PATH);
-# ROUNDS (default 20); SHIMS, how many idle containers share the pages of their shims (default 20).
+# ROUNDS (default 20); SHIMS, how many idle containers share the pages of their shims (default 20); PARTS, which of
+# `engines log shims runtimes` are measured (default all).
 set -euo pipefail
 
 here=$(dirname "$(readlink -f "$0")")
@@ -145,50 +146,11 @@ printf 'Measured beside: %s, %s, %s, %s; client of both engines: %s; %s rounds, 
 
 printf '%-44s %10s %10s  %5s\n' '' ours theirs ratio
 
-# Engines. The same client program for both, so that the engines are what differs.
 docker=$(command -v docker)
 G=("$docker" -H "unix://$work/g.sock")
 D=("$docker" -H "unix://$work/d.sock")
-{
-    line run/g "${G[@]}" run --rm busybox true
-    line run/d "${D[@]}" run --rm busybox true
-    line exec/g "${G[@]}" exec idle true
-    line exec/d "${D[@]}" exec idle true
-} >"$work/plan"
-take "$rounds" 100
-rows 'run --rm (docker)' run/g run/d
-rows 'exec (docker)' exec/g exec/d
 
-# The log: a detached writer until it has ended; --rm removes the log as well.
-writer() { # BYTES_OF_A_LINE BYTES
-    printf 'yes "$(printf %%0%dd 0)" | head -c %d' $(($1 - 1)) "$2"
-}
-logged() { # LABEL CLIENT... -- WRITER
-    local label=$1; shift
-    local script="${*: -1}"; set -- "${@:1:$#-2}"
-    line "$label" sh -c "$* wait \$($* run -d --rm busybox sh -c '$script')"
-}
-{
-    logged log100/g "${G[@]}" -- "$(writer 100 50000000)"
-    logged log100/d "${D[@]}" -- "$(writer 100 50000000)"
-    logged log10/g "${G[@]}" -- "$(writer 10 5000000)"
-    logged log10/d "${D[@]}" -- "$(writer 10 5000000)"
-} >"$work/plan"
-take 3 100
-rows 'log, 50 MB in lines of 100 bytes' log100/g log100/d
-rows 'log, 5 MB in lines of 10 bytes' log10/g log10/d
-
-# Shims beside idle containers.
-shims=${SHIMS:-20}
-for ((n = 1; n < shims; n++)); do
-    for side in g d; do $side run -d --network none busybox sleep 100000 >/dev/null; done
-done
-for side in g d; do
-    for id in $($side ps -q); do pss "$(parent "$($side inspect --format '{{.State.Pid}}' "$id")")"; done >"$work/pss.$side"
-done
-row "shim of one of $shims idle, PSS KiB (containerd)" "$(mean <"$work/pss.g")" "$(mean <"$work/pss.d")"
-
-# Runtimes. Docker's own configuration of a container, without its hook, and runc's default without a terminal.
+# What runtimes are given: docker's own configuration of a container, without its hook, and runc's default without a terminal.
 bundle() { # NAME JQ_FILTER <config.json
     mkdir -p "$work/$1/rootfs"
     tar -C "$work/$1/rootfs" -xf "$work/busybox.tar"
@@ -200,39 +162,103 @@ bundle docker 'del(.hooks, .linux.cgroupsPath) | .root.path = "rootfs" | .proces
 (mkdir "$work/spec" && cd "$work/spec" && runc spec)
 bundle plain '.process.terminal = false | .process.args = ["true"]' <"$work/spec/config.json"
 bundle idle '.process.terminal = false | .process.args = ["sleep", "100000"]' <"$work/spec/config.json"
-# crun refuses the hybrid layout of cgroups: the version 2 tree is hidden from all of them.
-[ ! -d /sys/fs/cgroup/unified ] || mount -t tmpfs none /sys/fs/cgroup/unified
-for program in floor peak; do cc -O2 -static -o "$work/$program" "$here/$program.c"; done
-runtimes=("rung $bin/rung" "crun $(command -v crun)" "runc $(command -v runc)")
-{
-    line floor "$work/floor" "$work/plain"
-    for runtime in "${runtimes[@]}"; do
-        read -r name path <<<"$runtime"
-        rt=("$path" --root "$work/r-$name")
-        for kind in plain docker; do line "$kind/$name" "${rt[@]}" run -b "$work/$kind" "$kind{}"; done
-        line "create/$name" "${rt[@]}" create -b "$work/idle" "idle{}"
-        line "start/$name" "${rt[@]}" start "idle{}"
-        line "exec/$name" "${rt[@]}" exec "idle{}" true
-        line "delete/$name" "${rt[@]}" delete --force "idle{}"
+
+# Engines. The same client program for both, so that the engines are what differs.
+engines() {
+    {
+        line run/g "${G[@]}" run --rm busybox true
+        line run/d "${D[@]}" run --rm busybox true
+        line exec/g "${G[@]}" exec idle true
+        line exec/d "${D[@]}" exec idle true
+    } >"$work/plan"
+    take "$rounds" 100
+    rows 'run --rm (docker)' run/g run/d
+    rows 'exec (docker)' exec/g exec/d
+}
+
+# The log: a detached writer until it has ended; --rm removes the log as well. Its lines lie ready in memory: a writer that
+# makes them would be what is measured, on two cores.
+log() {
+    mkdir "$work/lines"
+    mount -t tmpfs none "$work/lines"
+    writer() { # BYTES_OF_A_LINE BYTES
+        { yes "$(printf '%0*d' $(($1 - 1)) 0)" || true; } | head -c "$2" >"$work/lines/$1"
+    }
+    writer 100 300000000
+    writer 10 30000000
+    logged() { # LABEL BYTES_OF_A_LINE CLIENT...
+        local label=$1 length=$2; shift 2
+        line "$label" sh -c "$* wait \$($* run -d --rm --network none -v $work/lines:/lines:ro busybox cat /lines/$length)"
+    }
+    {
+        logged log100/g 100 "${G[@]}"
+        logged log100/d 100 "${D[@]}"
+        logged log10/g 10 "${G[@]}"
+        logged log10/d 10 "${D[@]}"
+    } >"$work/plan"
+    take 3 100
+    rows 'log, 300 MB in lines of 100 bytes' log100/g log100/d
+    rows 'log, 30 MB in lines of 10 bytes' log10/g log10/d
+    umount "$work/lines"
+}
+
+# Shims beside idle containers.
+shims() {
+    shims=${SHIMS:-20}
+    for ((n = 1; n < shims; n++)); do
+        for side in g d; do $side run -d --network none busybox sleep 100000 >/dev/null; done
     done
-} >"$work/plan"
-take "$rounds" 20
-for other in crun runc; do
-    rows "run, docker's configuration ($other)" docker/rung "docker/$other"
-    rows "run, runc's default ($other)" plain/rung "plain/$other"
-    for step in create start exec delete; do rows "$step ($other)" "$step/rung" "$step/$other"; done
-    row "peak RSS of run, KiB ($other)" "$("$work/peak" "$bin/rung" --root "$work/rp" run -b "$work/docker" peak)" \
-        "$("$work/peak" $other --root "$work/rp" run -b "$work/docker" peak)"
-done
-rows "run, runc's default (a bare C program)" plain/rung floor
+    for side in g d; do
+        for id in $($side ps -q); do pss "$(parent "$($side inspect --format '{{.State.Pid}}' "$id")")"; done >"$work/pss.$side"
+    done
+    row "shim of one of $shims idle, PSS KiB (containerd)" "$(mean <"$work/pss.g")" "$(mean <"$work/pss.d")"
+}
+
+# The runtimes, step by step.
+runtimes() {
+    for program in floor peak; do cc -O2 -static -o "$work/$program" "$here/$program.c"; done
+    local runtimes=("rung $bin/rung" "crun $(command -v crun)" "runc $(command -v runc)")
+    {
+        line floor "$work/floor" "$work/plain"
+        for runtime in "${runtimes[@]}"; do
+            read -r name path <<<"$runtime"
+            rt=("$path" --root "$work/r-$name")
+            for kind in plain docker; do line "$kind/$name" "${rt[@]}" run -b "$work/$kind" "$kind{}"; done
+            line "create/$name" "${rt[@]}" create -b "$work/idle" "idle{}"
+            line "start/$name" "${rt[@]}" start "idle{}"
+            line "exec/$name" "${rt[@]}" exec "idle{}" true
+            line "delete/$name" "${rt[@]}" delete --force "idle{}"
+        done
+    } >"$work/plan"
+    take "$rounds" 20
+    for other in crun runc; do
+        rows "run, docker's configuration ($other)" docker/rung "docker/$other"
+        rows "run, runc's default ($other)" plain/rung "plain/$other"
+        for step in create start exec delete; do rows "$step ($other)" "$step/rung" "$step/$other"; done
+        row "peak RSS of run, KiB ($other)" "$("$work/peak" "$bin/rung" --root "$work/rp" run -b "$work/docker" peak)" \
+            "$("$work/peak" $other --root "$work/rp" run -b "$work/docker" peak)"
+    done
+    rows "run, runc's default (a bare C program)" plain/rung floor
+}
 
 # conmon is the smallest monitor there is. Started as podman starts it, over crun.
-mkdir "$work/m"
-for ((n = 1; n <= shims; n++)); do
-    conmon -c "m$n" -u "m$n" -n "m$n" -r "$(command -v crun)" -b "$work/idle" -p "$work/m/$n.pid" -P "$work/m/$n.monitor" \
-        -l "k8s-file:$work/m/$n.log" --exit-dir "$work/m" --socket-dir-path "$work/m" --runtime-arg --root --runtime-arg "$work/rm" </dev/null
-    until_true crun --root "$work/rm" start "m$n"
-done
-for monitor in "$work"/m/*.monitor; do pss "$(cat "$monitor")"; done >"$work/pss.m"
-row "shim of one of $shims idle, PSS KiB (conmon)" "$(mean <"$work/pss.g")" "$(mean <"$work/pss.m")"
-for ((n = 1; n <= shims; n++)); do crun --root "$work/rm" delete --force "m$n"; done
+monitors() {
+    mkdir "$work/m"
+    for ((n = 1; n <= shims; n++)); do
+        conmon -c "m$n" -u "m$n" -n "m$n" -r "$(command -v crun)" -b "$work/idle" -p "$work/m/$n.pid" -P "$work/m/$n.monitor" \
+            -l "k8s-file:$work/m/$n.log" --exit-dir "$work/m" --socket-dir-path "$work/m" --runtime-arg --root --runtime-arg "$work/rm" </dev/null
+        until_true crun --root "$work/rm" start "m$n"
+    done
+    for monitor in "$work"/m/*.monitor; do pss "$(cat "$monitor")"; done >"$work/pss.m"
+    row "shim of one of $shims idle, PSS KiB (conmon)" "$(mean <"$work/pss.g")" "$(mean <"$work/pss.m")"
+    for ((n = 1; n <= shims; n++)); do crun --root "$work/rm" delete --force "m$n"; done
+}
+
+part() { [[ " ${PARTS:-engines log shims runtimes} " == *" $1 "* ]]; }
+if part engines; then engines; fi
+if part log; then log; fi
+if part shims; then shims; fi
+# crun refuses the hybrid layout of cgroups: the version 2 tree is hidden from all of them.
+[ ! -d /sys/fs/cgroup/unified ] || mount -t tmpfs none /sys/fs/cgroup/unified
+if part runtimes; then runtimes; fi
+if part shims; then monitors; fi
