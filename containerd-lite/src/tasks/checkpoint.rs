@@ -9,7 +9,7 @@ use crate::layers;
 use prost::Message;
 use proto::any::{self, Any};
 use proto::containerd::types::{Descriptor, Mount};
-use proto::task::{api, gantry, runc};
+use proto::task::{api, runc};
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -42,8 +42,7 @@ fn image_path(options: Option<&Any>) -> Result<String> {
 /// The folder that a create's options say to restore from; empty where they say nothing.
 pub(super) fn restore_path(options: Option<&Any>) -> String {
     let Some(options) = options else { return String::new() };
-    let ours = any::unpack::<gantry::Options>(options).ok().flatten().and_then(|ours| ours.runtime);
-    let runtime = ours.or_else(|| any::unpack::<runc::Options>(options).ok().flatten());
+    let runtime = any::unpack::<runc::Options>(options).ok().flatten();
     runtime.map(|runtime| runtime.criu_image_path).unwrap_or_default()
 }
 

@@ -13,7 +13,6 @@ use crate::logs::{self, LogOptions};
 use crate::networks::{files, ports};
 use crate::view::Container;
 use crate::{Ctx, Shared};
-use prost::Message;
 use proto::any::Any;
 use proto::containerd::task_types::Status;
 use proto::containerd::{tasks, types};
@@ -313,9 +312,7 @@ fn task_options(ctx: &Ctx, id: &str, record: &Record) -> Any {
         attrs: logs::attributes(given, record, id).into_iter().collect(),
         compress: wanted.compress,
     };
-    let options = Options { runtime: Some(options), log: Some(log) };
-    debug_assert!(options.encoded_len() > 0);
-    proto::any::pack(&options)
+    proto::task::pack_options(&options, &Options { log: Some(log) })
 }
 
 /// docker's words around a task that could not be created, and 400 where the command is at fault.

@@ -2,6 +2,9 @@
 
 pub mod bundle;
 
+use crate::any::{self, Any};
+use prost::Message;
+
 pub use crate::generated::containerd::events;
 pub use crate::generated::containerd::runc::v1 as runc;
 pub use crate::generated::containerd::runtime::bootstrap::v1 as bootstrap;
@@ -22,6 +25,19 @@ pub const CONTROL_SERVICE: &str = "gantry.shim.v1.Control";
 pub const EVENTS_SERVICE: &str = "containerd.services.events.ttrpc.v1.Events";
 /// The ttrpc metadata key that names the namespace.
 pub const NAMESPACE_KEY: &str = "containerd-namespace-ttrpc";
+
+/// A runc shim's options, and ours behind them.
+pub fn pack_options(runtime: &runc::Options, ours: &gantry::Options) -> Any {
+    let mut options = any::pack(runtime);
+    options.value.extend(ours.encode_to_vec());
+    options
+}
+
+/// Both of them; `None` when it holds something else, an error when it is broken.
+pub fn unpack_options(any: &Any) -> Result<Option<(runc::Options, gantry::Options)>, prost::DecodeError> {
+    let Some(runtime) = any::unpack::<runc::Options>(any)? else { return Ok(None) };
+    Ok(Some((runtime, gantry::Options::decode(any.value.as_slice())?)))
+}
 
 /// Event topics a shim publishes.
 pub mod topic {

@@ -90,7 +90,7 @@ impl Shim {
             Verb::Checkpoint => self.checkpointed(&call, result),
             Verb::Restore => self.restored(call.handle, call.reply, result),
             Verb::Pids => {
-                let answer = result.and_then(|()| self.pids(&call));
+                let answer = self.pids(&call, result);
                 self.reply(call.reply, answer);
             }
             Verb::Kill | Verb::Update => {
@@ -144,13 +144,19 @@ impl Shim {
     }
 
     /// The answer to Pids; an exec's process carries its exec id.
-    fn pids(&self, call: &Call) -> super::Answer {
-        let output = call.output.as_ref().map(File::try_clone).transpose();
-        let output = output.map_err(|e| Error::step("read the runtime's output", e))?;
-        let bytes = output.map(runtime::read_output).transpose()?.unwrap_or_default();
-        let pids: Vec<u32> =
-            serde_json::from_slice(&bytes).map_err(|e| Error::step("read the runtime's pids", e))?;
-        let container = self.container(&self.process(call.handle).container)?;
+    fn pids(&self, call: &Call, result: Result<(), Error>) -> super::Answer {
+        let init = self.process(call.handle);
+        let mut pids = match result.and_then(|()| listed(call)) {
+            // Not every runtime lists those of a stopped container.
+            Err(_) if init.exit.is_some() => Vec::new(),
+            listed => listed?,
+        };
+        // The first process stays listed until it is deleted: a containerd 2 that is started anew takes a task without
+        // processes for one that was never made, and drops it with its exit status.
+        if pids.is_empty() && init.exit.is_some() {
+            pids.push(init.pid);
+        }
+        let container = self.container(&init.container)?;
         let info = |pid: u32| {
             let exec = container.execs.iter().find(|(_, handle)| self.process(**handle).pid == pid);
             exec.map(|(exec_id, _)| any::pack(&ProcessDetails { exec_id: exec_id.clone() }))
@@ -158,4 +164,15 @@ impl Shim {
         let processes = pids.into_iter().map(|pid| ProcessInfo { pid, info: info(pid) }).collect();
         Ok(api::PidsResponse { processes }.encode_to_vec())
     }
+}
+
+/// What the runtime's `ps` has printed.
+fn listed(call: &Call) -> Result<Vec<u32>, Error> {
+    let output = call.output.as_ref().map(File::try_clone).transpose();
+    let output = output.map_err(|e| Error::step("read the runtime's output", e))?;
+    let bytes = output.map(runtime::read_output).transpose()?.unwrap_or_default();
+    // runc says null for none.
+    let pids: Option<Vec<u32>> =
+        serde_json::from_slice(&bytes).map_err(|e| Error::step("read the runtime's pids", e))?;
+    Ok(pids.unwrap_or_default())
 }

@@ -10,7 +10,7 @@ use crate::log::JsonFile;
 use crate::mounts;
 use crate::runtime::{Runtime, Streams};
 use prost::Message;
-use proto::any::{self, Any};
+use proto::any::Any;
 use proto::kind::ErrorKind;
 use proto::task::{api, bundle, events, gantry, runc, topic};
 use serde::{Deserialize, Serialize};
@@ -27,19 +27,15 @@ pub(crate) struct CreateOptions {
 }
 
 impl CreateOptions {
-    /// From an options message: ours, a runc shim's, or none.
+    /// From an options message, or none.
     pub(crate) fn from_any(options: Option<&Any>) -> Result<Option<CreateOptions>, Error> {
         let Some(options) = options.filter(|any| !any.type_url.is_empty()) else { return Ok(None) };
         let broken = |e| Error::invalid(format!("options {}: {e}: invalid argument", options.type_url));
-        if let Some(ours) = any::unpack::<gantry::Options>(options).map_err(broken)? {
-            return Ok(Some(CreateOptions { runtime: ours.runtime.unwrap_or_default(), log: ours.log }));
-        }
-        if let Some(runtime) = any::unpack::<runc::Options>(options).map_err(broken)? {
-            return Ok(Some(CreateOptions { runtime, log: None }));
+        if let Some((runtime, ours)) = proto::task::unpack_options(options).map_err(broken)? {
+            return Ok(Some(CreateOptions { runtime, log: ours.log }));
         }
         let text = format!(
-            "options of type {} are not understood: use containerd.runc.v1.Options or gantry.shim.v1.Options: \
-             invalid argument",
+            "options of type {} are not understood: use containerd.runc.v1.Options: invalid argument",
             options.type_url
         );
         Err(Error::invalid(text))
