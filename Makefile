@@ -57,12 +57,14 @@ fuzz: ## what programs read from others, fed with what nobody would send (EACH=s
 	@integration/setup.sh fuzz
 	integration/fuzz/run.sh $(or $(EACH),60) $(TARGETS)
 
-interop: ## only the tests with the real docker, dockerd, containerd, ctr, podman and runc above or below ours
+interop: export GANTRY_BIN_DIR := $(DEBUG)
+interop: export override PEERS := $(abspath $(PEERS))
+interop: ## only the tests with the real docker, containerd, podman and runc above or below ours (PEERS=DIR: those of that folder)
 	@integration/setup.sh test
 	cargo build --workspace --bins
-	GANTRY_BIN_DIR=$(DEBUG) cargo test -p integration --test interop
-	GANTRY_BIN_DIR=$(DEBUG) cargo test -p integration --test containerd -- ctr dockerd
-	GANTRY_BIN_DIR=$(DEBUG) cargo test -p integration --test demo
+	cargo test -p integration --test interop
+	cargo test -p integration --test containerd -- ctr dockerd
+	cargo test -p integration --test demo
 
 bench: ## CPU, wall time and memory beside the real docker, runc and crun, as ratios (PEERS=DIR: the programs of that folder)
 	@integration/setup.sh bench

@@ -1,5 +1,6 @@
 //! Where the programs under test are.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// A binary of ours: in GANTRY_BIN_DIR, else in the target directory that this test was built into.
@@ -30,12 +31,31 @@ pub fn subject_is_reference() -> bool {
 
 /// The OCI runtime under test.
 pub fn runtime() -> PathBuf {
-    if subject_is_reference() { on_path("runc").expect("runc is installed") } else { path("rung") }
+    if subject_is_reference() { peer("runc").expect("runc is installed") } else { path("rung") }
 }
 
 /// The engine under test.
 pub fn engine() -> PathBuf {
-    if subject_is_reference() { on_path("dockerd").expect("dockerd is installed") } else { path("gantryd") }
+    if subject_is_reference() { peer("dockerd").expect("dockerd is installed") } else { path("gantryd") }
+}
+
+/// An original program: of the folder that PEERS names, where it has it (as NAME, or NAME-sid where NAME was taken), else
+/// of PATH.
+pub fn peer(name: &str) -> Option<PathBuf> {
+    let places = |dir: PathBuf| [dir.join(name), dir.join(format!("{name}-sid"))];
+    let chosen = peers().map(places).into_iter().flatten().find(|file| is_program(file));
+    chosen.or_else(|| on_path(name))
+}
+
+fn peers() -> Option<PathBuf> {
+    std::env::var_os("PEERS").filter(|dir| !dir.is_empty()).map(PathBuf::from)
+}
+
+/// PATH for an original program that looks for others: these folders come first, then that of PEERS.
+pub fn path_of_peers(first: &[PathBuf]) -> OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = first.iter().cloned().chain(peers()).chain(std::env::split_paths(&path));
+    std::env::join_paths(folders).expect("plain paths")
 }
 
 /// A program of the system.

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What serves the folders.
 enum Program {
     ContainerdLite,
-    /// Debian's containerd. It looks for shims in the folder `shims`, then among our binaries, then in PATH.
+    /// The original containerd. It looks for shims in the folder `shims`, then among our binaries, then in PATH.
     Containerd,
 }
 
@@ -85,7 +85,7 @@ impl Daemon {
         daemon
     }
 
-    /// Starts Debian's containerd.
+    /// Starts the original containerd.
     pub fn original() -> Daemon {
         let mut daemon = Daemon::prepare(Program::Containerd, &[]);
         std::fs::create_dir(daemon.shims()).expect("a folder for shims");
@@ -153,7 +153,11 @@ impl Daemon {
     /// The command that serves this daemon's folders.
     pub fn command(&self) -> Command {
         let mut command = match self.program {
-            Program::ContainerdLite => Command::new(bins::path("containerd-lite")),
+            Program::ContainerdLite => {
+                let mut command = Command::new(bins::path("containerd-lite"));
+                command.env("PATH", bins::path_of_peers(&[]));
+                command
+            }
             Program::Containerd => self.original_command(),
         };
         command.arg("--root").arg(self.root()).arg("--state").arg(self.state());
@@ -162,7 +166,7 @@ impl Daemon {
     }
 
     fn original_command(&self) -> Command {
-        let containerd = bins::on_path("containerd").expect("containerd is installed");
+        let containerd = bins::peer("containerd").expect("containerd is installed");
         let config = self.path("config.toml");
         let text = format!(
             "version = 2\n\
@@ -174,10 +178,8 @@ impl Daemon {
             self.path("opt"),
         );
         std::fs::write(&config, text).expect("write config.toml");
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let folders = [self.shims(), bins::dir()].into_iter().chain(std::env::split_paths(&path));
         let mut command = Command::new(containerd);
-        command.env("PATH", std::env::join_paths(folders).expect("plain paths"));
+        command.env("PATH", bins::path_of_peers(&[self.shims(), bins::dir()]));
         command.arg("--config").arg(config);
         command
     }
@@ -244,7 +246,7 @@ impl Daemon {
         self.launch();
     }
 
-    /// Debian's ctr against this daemon. It does not end by SIGTERM when it hangs.
+    /// ctr against this daemon. It does not end by SIGTERM when it hangs.
     pub fn ctr(&self, arguments: &[&str]) -> Output {
         let ctr = self.ctr_command(arguments);
         let mut command = Command::new("timeout");
@@ -255,8 +257,7 @@ impl Daemon {
 
     /// The same, to be talked to.
     pub fn ctr_command(&self, arguments: &[&str]) -> Command {
-        let ctr = bins::on_path("ctr").expect("ctr is installed (Debian's containerd)");
-        let mut command = Command::new(ctr);
+        let mut command = ctr();
         command.arg("--address").arg(self.address()).args(arguments);
         command.env("CONTAINERD_NAMESPACE", &self.namespace);
         command
@@ -348,6 +349,11 @@ impl Daemon {
         left.extend(task_folders.chain(runtime_folders).map(|path| format!("folder {}", path.display())));
         left
     }
+}
+
+/// The command that is containerd's client.
+pub fn ctr() -> Command {
+    Command::new(bins::peer("ctr").expect("ctr is installed (with containerd)"))
 }
 
 /// Waits until something is so, and panics with `what` when it does not come.

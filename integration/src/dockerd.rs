@@ -23,7 +23,7 @@ impl Dockerd {
 
     /// By a program that executes it in its own place.
     pub fn start_by(by: &[&str], dir: &Path, arguments: &[&str]) -> Option<Dockerd> {
-        let (Some(dockerd), Some(docker)) = (bins::on_path("dockerd"), bins::on_path("docker")) else {
+        let (Some(dockerd), Some(docker)) = (bins::peer("dockerd"), bins::peer("docker")) else {
             eprintln!("SKIPPED: dockerd and docker are not installed");
             return None;
         };
@@ -32,7 +32,7 @@ impl Dockerd {
         let log = std::fs::File::create(dir.join("dockerd.log")).expect("create the log");
         let words: Vec<&OsStr> = by.iter().map(OsStr::new).chain([dockerd.as_os_str()]).collect();
         let mut command = Command::new(words[0]);
-        command.args(&words[1..]);
+        command.args(&words[1..]).env("PATH", bins::path_of_peers(&[]));
         command.arg("--data-root").arg(dir.join("docker")).arg("--exec-root").arg(dir.join("docker-exec"));
         command.arg("--pidfile").arg(dir.join("docker.pid"));
         command.arg("--host").arg(format!("unix://{}", dir.join("docker.sock").display()));

@@ -116,7 +116,7 @@ impl Engine {
     }
 
     fn start_on(arguments: &[&str], tmpfs: &[(&str, usize)]) -> Option<Engine> {
-        let Some(docker) = bins::on_path("docker") else {
+        let Some(docker) = bins::peer("docker") else {
             eprintln!("SKIPPED: the docker command is not installed");
             return None;
         };
@@ -173,7 +173,7 @@ impl Engine {
     /// The daemon with its flags, in its network namespace.
     pub fn daemon_command(&self) -> Command {
         let mut command = self.in_netns();
-        command.arg(bins::engine());
+        command.arg(bins::engine()).env("PATH", bins::path_of_peers(&[]));
         command.arg("--data-root").arg(self.path("data")).arg("--exec-root").arg(self.path("exec"));
         command.arg("--pidfile").arg(self.path("pid")).arg("--config-file").arg(self.path("daemon.json"));
         command.arg("--host").arg(format!("unix://{}", self.socket().display()));

@@ -1,8 +1,9 @@
 //! The demo's transcript, as tests: with our own client, and with the real docker CLI.
 
+use std::path::Path;
 use std::process::Command;
 
-fn demo(client: &str) {
+fn demo(client: &Path) {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/demo/demo.sh");
     let output = Command::new(script)
         .env("GANTRY_BIN_DIR", integration::bins::dir())
@@ -19,11 +20,10 @@ fn demo(client: &str) {
 
 #[test]
 fn with_our_own_client() {
-    demo("gantry");
+    demo(Path::new("gantry"));
 }
 
 #[test]
 fn with_the_docker_cli() {
-    integration::bins::on_path("docker").expect("the docker CLI is installed");
-    demo("docker");
+    demo(&integration::bins::peer("docker").expect("the docker CLI is installed"));
 }

@@ -4,16 +4,13 @@ use crate::{RUNC, connect, runtimes};
 use integration::containerd_lite::{Daemon, IMAGE, wait_for};
 use proto::containerd::tasks::tasks_client::TasksClient;
 use proto::containerd::tasks::*;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 /// `ctr` in the background, ended with the daemon.
 fn ctr(daemon: &Daemon, arguments: &[&str]) -> std::process::Child {
-    Command::new("ctr")
-        .env("CONTAINERD_NAMESPACE", daemon.namespace())
-        .arg("-a")
-        .arg(daemon.address())
-        .args(arguments)
+    daemon
+        .ctr_command(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

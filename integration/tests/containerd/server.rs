@@ -104,7 +104,7 @@ fn sigterm_ends_the_daemon_and_not_its_containers() {
     daemon.ctr_ok(&["run", "-d", IMAGE, "t1", "/bin/sleep", "1000"]);
     // A subscriber and a waiter do not hold it up.
     let address = daemon.address();
-    let mut events = Command::new("ctr").arg("-a").arg(&address).arg("events").spawn().unwrap();
+    let mut events = daemon.ctr_command(&["events"]).spawn().unwrap();
     let (status, took) = daemon.stop();
     assert!(status.success() && took < Duration::from_secs(5), "{status} after {took:?}");
     let _ = events.kill();

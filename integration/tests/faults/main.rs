@@ -1,7 +1,7 @@
 //! SIGKILL of gantryd, of containerd-lite and of both, at the wrong moments: no container is lost or killed, no line of
 //! a log is missing or doubled, exit codes are right and nothing is left over.
 
-use integration::containerd_lite::wait_for;
+use integration::containerd_lite::{ctr, wait_for};
 use integration::engine::{Engine, IMAGE, wait_child};
 use std::path::Path;
 use std::process::Stdio;
@@ -152,7 +152,7 @@ fn a_removal_that_only_left_the_record_is_finished() {
     integration::leaks::kill(pid.parse().unwrap());
     let socket = engine.path("exec/containerd-lite/containerd.sock");
     let delete = || {
-        let mut ctr = std::process::Command::new("ctr");
+        let mut ctr = ctr();
         ctr.arg("-a").arg(&socket).args(["-n", "gantry", "tasks", "rm", id.trim()]).stdin(Stdio::null());
         ctr.output().unwrap()
     };

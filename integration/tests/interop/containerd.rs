@@ -117,7 +117,7 @@ impl Stack {
 
 /// Calls runc, and keeps a list of the calls.
 fn runc_that_keeps_a_list(daemon: &Daemon) -> PathBuf {
-    let runc = bins::on_path("runc").expect("runc is installed");
+    let runc = bins::peer("runc").expect("runc is installed");
     let path = daemon.path("listing-runc");
     let list = daemon.path("calls");
     let text = format!("#!/bin/sh\necho \"$@\" >>{}\nexec {} \"$@\"\n", list.display(), runc.display());

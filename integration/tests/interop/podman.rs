@@ -23,9 +23,16 @@ struct Podman {
 const NAMESPACE: &str = "[ ! -d /sys/fs/cgroup/unified ] || mount -t tmpfs none /sys/fs/cgroup/unified; \
                          echo ready; exec sleep 3600";
 
+/// Where podman looks for netavark.
+fn helpers() -> Vec<PathBuf> {
+    std::env::split_paths(&bins::path_of_peers(&[]))
+        .chain(["/usr/libexec/podman", "/usr/lib/podman"].map(PathBuf::from))
+        .collect()
+}
+
 impl Podman {
     fn start() -> Option<Podman> {
-        let Some(program) = bins::on_path("podman") else {
+        let Some(program) = bins::peer("podman") else {
             eprintln!("SKIPPED: podman is not installed");
             return None;
         };
@@ -36,7 +43,10 @@ impl Podman {
         let settings = format!(
             "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n\
              [engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nlock_type = \"file\"\n\
-             runtime_supports_json = [\"rung\"]\n[engine.runtimes]\nrung = [{:?}]\n",
+             runtime_supports_json = [\"rung\"]\nconmon_path = [{:?}]\nhelper_binaries_dir = {:?}\n\
+             [engine.runtimes]\nrung = [{:?}]\n",
+            bins::peer("conmon").expect("conmon is installed"),
+            helpers(),
             bins::runtime(),
         );
         std::fs::write(dir.path().join("containers.conf"), settings).unwrap();
@@ -68,6 +78,8 @@ impl Podman {
         command.arg(format!("--mount=/proc/{}/ns/mnt", self.holder.id())).arg(&self.program);
         command.arg("--root").arg(self.path("root")).arg("--runroot").arg(self.path("run"));
         command.arg("--tmpdir").arg(self.path("tmp")).args(["--runtime", "rung"]);
+        // podman 5 complains of version 1 of cgroups with every command.
+        command.env("PODMAN_IGNORE_CGROUPSV1_WARNING", "1");
         command.env("CONTAINERS_CONF", self.path("containers.conf"));
         command.env("CONTAINERS_STORAGE_CONF", self.path("storage.conf")).args(words);
         command

@@ -295,7 +295,7 @@ fn facts(run: &Run) -> BTreeSet<String> {
 }
 
 fn compare(part: u64) {
-    let Some(runc) = bins::on_path("runc") else {
+    let Some(runc) = bins::peer("runc") else {
         eprintln!("skipped: runc is not installed");
         return;
     };
