@@ -17,6 +17,7 @@ use flate2::{Compression, GzBuilder};
 use proto::time::Rfc3339;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -34,8 +35,36 @@ fn numbered(path: &Path, n: u32) -> [PathBuf; 2] {
     [format!(".{n}"), format!(".{n}.gz")].map(|suffix| with_suffix(path, &suffix))
 }
 
-fn open_dir(path: &Path) -> io::Result<File> {
-    File::open(path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// What is there of one number.
+#[derive(Debug, Default, Clone, Copy)]
+struct Forms {
+    plain: bool,
+    gz: bool,
+}
+
+/// The numbers from 1 to `max_file` - 1 that are taken. The folder is read once: up to a thousand names may be kept.
+fn taken(path: &Path, max_file: u32) -> io::Result<BTreeMap<u32, Forms>> {
+    let mut found: BTreeMap<u32, Forms> = BTreeMap::new();
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    for entry in std::fs::read_dir(folder(path))? {
+        let entry = entry?.file_name();
+        let Some(suffix) = entry.as_encoded_bytes().strip_prefix(name) else { continue };
+        let Some(number) = std::str::from_utf8(suffix).ok().and_then(|text| text.strip_prefix('.')) else {
+            continue;
+        };
+        let (digits, is_gz) = number.strip_suffix(".gz").map_or((number, false), |digits| (digits, true));
+        // As they are written: no sign, no zero before.
+        let Some(n) = digits.parse::<u32>().ok().filter(|n| n.to_string() == digits) else { continue };
+        if (1..max_file).contains(&n) {
+            let forms = found.entry(n).or_default();
+            *if is_gz { &mut forms.gz } else { &mut forms.plain } = true;
+        }
+    }
+    Ok(found)
 }
 
 /// Makes the name of the log free. False where a compressor renames right now: to be tried again.
@@ -43,20 +72,23 @@ pub(super) fn make_room(path: &Path, max_file: u32) -> io::Result<bool> {
     if max_file < 2 {
         return std::fs::remove_file(path).map(|()| true);
     }
-    let dir = open_dir(path)?;
+    let dir = File::open(folder(path))?;
     match flock(&dir, FlockOperation::NonBlockingLockExclusive) {
         Err(Errno::WOULDBLOCK) => return Ok(false),
         locked => locked?,
     }
     // A kill in between leaves one number free, which is where the next rotation begins.
     let last = max_file - 1;
-    let is_free = |n: &u32| numbered(path, *n).iter().all(|name| name.symlink_metadata().is_err());
-    let free = (1..last).find(is_free).unwrap_or(last);
-    for name in numbered(path, free) {
-        let _ = std::fs::remove_file(name);
+    let taken = taken(path, max_file)?;
+    let free = (1..last).find(|n| !taken.contains_key(n)).unwrap_or(last);
+    if taken.contains_key(&free) {
+        for name in numbered(path, free) {
+            let _ = std::fs::remove_file(name);
+        }
     }
-    for n in (1..free).rev() {
-        for (from, to) in numbered(path, n).iter().zip(numbered(path, n + 1)) {
+    for (n, forms) in taken.range(..free).rev() {
+        let names = numbered(path, *n).into_iter().zip(numbered(path, n + 1));
+        for ((from, to), _) in names.zip([forms.plain, forms.gz]).filter(|(_, is_there)| *is_there) {
             let _ = std::fs::rename(from, to);
         }
     }
@@ -137,11 +169,13 @@ fn gzip(source: &File, result: &File) -> io::Result<()> {
 
 /// Puts the result in the place of what it was made of, if that is still kept.
 fn commit(path: &Path, max_file: u32, source: &File) -> io::Result<()> {
-    let dir = open_dir(path)?;
+    let dir = File::open(folder(path))?;
     flock(&dir, FlockOperation::LockExclusive)?;
     let inode = source.metadata()?.ino();
     let is_it = |name: &Path| name.symlink_metadata().is_ok_and(|found| found.ino() == inode);
-    if let Some([plain, gz]) = (1..max_file).map(|n| numbered(path, n)).find(|[plain, _]| is_it(plain)) {
+    // Rotations have given it higher numbers, if any.
+    let names = taken(path, max_file)?.into_keys().rev().map(|n| numbered(path, n));
+    if let Some([plain, gz]) = names.into_iter().find(|[plain, _]| is_it(plain)) {
         std::fs::rename(with_suffix(path, TEMPORARY), gz)?;
         std::fs::remove_file(plain)?;
     }
@@ -151,7 +185,9 @@ fn commit(path: &Path, max_file: u32, source: &File) -> io::Result<()> {
 const TEMPORARY: &str = ".gz.tmp";
 
 fn oldest_plain(path: &Path, max_file: u32) -> Option<PathBuf> {
-    (1..max_file).rev().map(|n| numbered(path, n)[0].clone()).find(|name| name.symlink_metadata().is_ok())
+    let taken = taken(path, max_file).ok()?;
+    let (n, _) = taken.iter().rev().find(|(_, forms)| forms.plain)?;
+    Some(numbered(path, *n)[0].clone())
 }
 
 /// Takes the name that is written to, empty; none where another has it.
@@ -254,7 +290,7 @@ mod tests {
         assert_eq!(std::fs::read_to_string(dir.path().join("log.1")).unwrap(), "b");
         drop(claimed);
         // A compressor that renames does not hold up the log.
-        let folder = open_dir(&path).unwrap();
+        let folder = File::open(folder(&path)).unwrap();
         flock(&folder, FlockOperation::LockExclusive).unwrap();
         std::fs::write(&path, "c").unwrap();
         assert!(!make_room(&path, 2).unwrap());
