@@ -7,6 +7,7 @@ use hyper_util::rt::TokioIo;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tonic::codegen::InterceptedService;
@@ -258,7 +259,16 @@ impl Daemon {
     /// The same, to be talked to.
     pub fn ctr_command(&self, arguments: &[&str]) -> Command {
         let mut command = ctr();
-        command.arg("--address").arg(self.address()).args(arguments);
+        command.arg("--address").arg(self.address());
+        match arguments {
+            // The ctr of containerd 2 asks for the transfer service, which is not built, unless it is told not to.
+            ["images", verb @ ("import" | "export" | "tag"), rest @ ..]
+                if matches!(self.program, Program::ContainerdLite) && ctr_is_of_containerd_2() =>
+            {
+                command.args(["images", verb, "--local"]).args(rest)
+            }
+            _ => command.args(arguments),
+        };
         command.env("CONTAINERD_NAMESPACE", &self.namespace);
         command
     }
@@ -354,6 +364,14 @@ impl Daemon {
 /// The command that is containerd's client.
 pub fn ctr() -> Command {
     Command::new(bins::peer("ctr").expect("ctr is installed (with containerd)"))
+}
+
+fn ctr_is_of_containerd_2() -> bool {
+    static IS: OnceLock<bool> = OnceLock::new();
+    *IS.get_or_init(|| {
+        let output = ctr().arg("--version").output().expect("run ctr");
+        String::from_utf8_lossy(&output.stdout).contains("/containerd/v2 ")
+    })
 }
 
 /// Waits until something is so, and panics with `what` when it does not come.
