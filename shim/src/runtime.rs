@@ -105,18 +105,20 @@ fn default_binary() -> PathBuf {
 /// An error text from a failed runtime command: its last logged error, else its exit status.
 pub(crate) fn failure(log: &Path, exit_status: u32) -> String {
     #[derive(Deserialize)]
-    struct Line {
+    struct Entry {
         level: String,
         msg: String,
     }
     let text = read_tail(log).unwrap_or_default();
-    let last = text
-        .lines()
-        .rev()
-        .filter_map(|line| serde_json::from_str::<Line>(line).ok())
-        .find(|line| line.level == "error");
+    // One object a line; newer versions of crun spread one over several.
+    let starts = text.rmatch_indices('{').map(|(at, _)| at);
+    let mut starts = starts.filter(|at| *at == 0 || text.as_bytes()[at - 1] == b'\n');
+    let last = starts.find_map(|at| {
+        let entry = serde_json::Deserializer::from_str(&text[at..]).into_iter::<Entry>().next();
+        entry.and_then(Result::ok).filter(|entry| entry.level == "error")
+    });
     match last {
-        Some(line) => line.msg,
+        Some(entry) => entry.msg,
         None => format!("the runtime ended with status {exit_status} and no word"),
     }
 }
@@ -180,6 +182,9 @@ mod tests {
         ];
         std::fs::write(&log, lines.join("\n")).unwrap();
         assert_eq!(failure(&log, 1), "exec: \"x\": not found");
+        let spread = "{\n  \"msg\": \"file `\\/x` {\",\n  \"level\": \"error\",\n  \"time\": \"t\"\n}\n";
+        std::fs::write(&log, lines.join("\n") + "\n" + spread).unwrap();
+        assert_eq!(failure(&log, 1), "file `/x` {");
         assert!(failure(&dir.path().join("none"), 3).contains("status 3"));
     }
 

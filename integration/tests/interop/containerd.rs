@@ -1,11 +1,12 @@
-//! The real containerd, driven by ctr, with our shim.
+//! The real containerd, driven by ctr, with our shim over each runtime, and with its own shim over rung and, as the
+//! reference of the same tests, over runc.
 
 use crate::{TERMINAL_SCRIPT, talk_in_terminal};
 use integration::bins;
 use integration::containerd_lite::{Daemon, IMAGE, wait_for};
 use integration::dialogue::Dialogue;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What stands under containerd.
@@ -15,10 +16,28 @@ enum Below {
     Rung,
     /// Our shim in the place of containerd's own one, told to use the real runc.
     Runc,
+    /// The same, told to use crun.
+    Crun,
+    /// containerd's own shim, told to use rung.
+    OriginalShim,
+    /// Nothing of ours.
+    Original,
 }
 
-const ALL: [Below; 2] = [Below::Rung, Below::Runc];
+impl Below {
+    fn has_our_shim(self) -> bool {
+        !matches!(self, Below::OriginalShim | Below::Original)
+    }
+}
+
+/// With SUBJECT=reference only what has nothing of ours.
+fn all() -> &'static [Below] {
+    const ALL: [Below; 5] = [Below::Rung, Below::Runc, Below::Crun, Below::OriginalShim, Below::Original];
+    if bins::subject_is_reference() { &ALL[4..] } else { &ALL }
+}
+
 const SHIM: &str = "containerd-shim-gantry-v2";
+const ORIGINAL_SHIM: &str = "containerd-shim-runc-v2";
 
 /// A containerd that has the image, and the options of `ctr run` that name what is below.
 struct Stack {
@@ -32,13 +51,19 @@ impl Stack {
         let daemon = Daemon::original();
         daemon.import_image();
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-        let options = match below {
-            _ if bins::subject_is_reference() => words(&["--runtime", "io.containerd.runc.v2"]),
-            Below::Rung => words(&["--runtime", "io.containerd.gantry.v2"]),
-            Below::Runc => {
-                let place = daemon.shims().join("containerd-shim-runc-v2");
-                std::os::unix::fs::symlink(bins::path(SHIM), place).unwrap();
-                let runtime = runc_that_keeps_a_list(&daemon);
+        if matches!(below, Below::Runc | Below::Crun) {
+            std::os::unix::fs::symlink(bins::path(SHIM), daemon.shims().join(ORIGINAL_SHIM)).unwrap();
+        }
+        let runtime = match below {
+            Below::Rung => None,
+            Below::Runc | Below::Original => Some(bins::peer("runc").expect("runc is installed")),
+            Below::Crun => Some(bins::peer("crun").expect("crun is installed")),
+            Below::OriginalShim => Some(bins::path("rung")),
+        };
+        let options = match runtime {
+            None => words(&["--runtime", "io.containerd.gantry.v2"]),
+            Some(runtime) => {
+                let runtime = listing(&daemon, &runtime);
                 let runtime = runtime.to_str().unwrap();
                 words(&["--runtime", "io.containerd.runc.v2", "--runc-binary", runtime])
             }
@@ -99,36 +124,45 @@ impl Stack {
         all.find(works_there).expect("a shim").unsigned_abs()
     }
 
-    /// That it was our shim, and the runtime that was asked for.
-    fn assert_ours(&self, id: &str) {
-        if bins::subject_is_reference() {
-            return;
-        }
+    /// That it is the shim and the runtime that were asked for.
+    fn assert_as_asked(&self, id: &str) {
         let program = std::fs::read_link(format!("/proc/{}/exe", self.shim(id))).unwrap();
-        assert_eq!(program, bins::path(SHIM).canonicalize().unwrap());
+        let shim = if self.below.has_our_shim() {
+            bins::path(SHIM)
+        } else {
+            bins::peer(ORIGINAL_SHIM).expect("containerd's shim is installed")
+        };
+        assert_eq!(program, shim.canonicalize().unwrap());
         let list = std::fs::read_to_string(self.daemon.path("calls")).unwrap_or_default();
         assert_eq!(
             list.contains(&format!(" create --bundle {}", self.daemon.bundle(id).display())),
-            self.below == Below::Runc,
+            self.below != Below::Rung,
             "{list}"
         );
     }
 }
 
-/// Calls runc, and keeps a list of the calls.
-fn runc_that_keeps_a_list(daemon: &Daemon) -> PathBuf {
-    let runc = bins::peer("runc").expect("runc is installed");
-    let path = daemon.path("listing-runc");
+/// Calls a runtime, and keeps a list of the calls. crun refuses the hybrid layout of cgroups: it does not see the
+/// hierarchy of version 2 beside those of version 1.
+fn listing(daemon: &Daemon, runtime: &Path) -> PathBuf {
+    const HIDDEN: &str = "/sys/fs/cgroup/unified";
+    let path = daemon.path("listing");
     let list = daemon.path("calls");
-    let text = format!("#!/bin/sh\necho \"$@\" >>{}\nexec {} \"$@\"\n", list.display(), runc.display());
-    std::fs::write(&path, text).unwrap();
+    let runtime = runtime.display();
+    let run = if runtime.to_string().ends_with("crun") && Path::new(HIDDEN).exists() {
+        let hide = format!("mount -t tmpfs none {HIDDEN}; exec {runtime} \"$@\"");
+        format!("exec unshare --mount --propagation slave sh -c '{hide}' crun \"$@\"")
+    } else {
+        format!("exec {runtime} \"$@\"")
+    };
+    std::fs::write(&path, format!("#!/bin/sh\necho \"$@\" >>{}\n{run}\n", list.display())).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
     path
 }
 
 #[test]
 fn a_foreground_run_gives_output_and_exit_code() {
-    for below in ALL {
+    for &below in all() {
         let stack = Stack::start(below);
         for (script, code) in [("exit 0", 0), ("exit 42", 42)] {
             let script = format!("echo out; echo err >&2; {script}");
@@ -141,10 +175,11 @@ fn a_foreground_run_gives_output_and_exit_code() {
         let text = String::from_utf8_lossy(&output.stderr);
         let want = "failed to create shim task: OCI runtime create failed: ";
         assert!(!output.status.success() && text.contains(want), "{below:?}: {text}");
-        assert!(
-            text.contains("\"/bin/none\": stat /bin/none: no such file or directory"),
-            "{below:?}: {text}"
-        );
+        let reason = match below {
+            Below::Crun => "executable file `/bin/none` not found",
+            _ => "\"/bin/none\": stat /bin/none: no such file or directory",
+        };
+        assert!(text.contains(reason), "{below:?}: {text}");
         assert_eq!(stack.daemon.ctr_ok(&["containers", "ls", "-q"]), "");
         stack.daemon.assert_nothing_left();
     }
@@ -152,11 +187,11 @@ fn a_foreground_run_gives_output_and_exit_code() {
 
 #[test]
 fn a_task_is_entered_listed_paused_killed_and_deleted() {
-    for below in ALL {
+    for &below in all() {
         let stack = Stack::start(below);
         let daemon = &stack.daemon;
         stack.start_sleeper("t1");
-        stack.assert_ours("t1");
+        stack.assert_as_asked("t1");
         assert_eq!(stack.status("t1"), "RUNNING");
         stack.assert_enterable("t1");
         // Its id is free again.
@@ -190,7 +225,7 @@ fn a_task_is_entered_listed_paused_killed_and_deleted() {
 
 #[test]
 fn what_is_typed_reaches_the_container_and_its_end_too() {
-    for below in ALL {
+    for &below in all() {
         let stack = Stack::start(below);
         // ctr forgets an end of input that comes before the task is created: it is closed after the first answer.
         let talk = |words: &[&str]| {
@@ -211,7 +246,7 @@ fn what_is_typed_reaches_the_container_and_its_end_too() {
 
 #[test]
 fn a_terminal_works() {
-    for below in ALL {
+    for &below in all() {
         let stack = Stack::start(below);
         let talk = |words: &[&str]| talk_in_terminal(&stack.daemon.ctr_command(words));
         talk(&stack.run(&["--rm", "-t", IMAGE, "t1", "/bin/sh", "-c", TERMINAL_SCRIPT]));
@@ -237,7 +272,7 @@ fn topics(events: &str) -> Vec<String> {
 
 #[test]
 fn events_come_in_order() {
-    for below in ALL {
+    for &below in all() {
         let stack = Stack::start(below);
         let events = stack.daemon.ctr_events();
         stack.start_sleeper("v1");
@@ -266,7 +301,14 @@ fn events_come_in_order() {
             "exit v2",
             "delete",
         ];
-        assert_eq!(topics(&heard), want, "{below:?}");
+        let mut topics = topics(&heard);
+        let mut want = want.to_vec();
+        if !below.has_our_shim() {
+            // That of containerd 2 loses its last event when it is shut down too soon after it.
+            topics.retain(|topic| topic != "delete");
+            want.retain(|topic| *topic != "delete");
+        }
+        assert_eq!(topics, want, "{below:?}");
         assert!(heard.contains("\"exit_status\":5"), "{below:?}: {heard}");
         drop(events);
         stack.daemon.assert_nothing_left();
@@ -275,7 +317,7 @@ fn events_come_in_order() {
 
 #[test]
 fn tasks_outlive_containerd() {
-    for below in ALL {
+    for &below in all() {
         let mut stack = Stack::start(below);
         stack.start_sleeper("l1");
         let before = stack.task("l1");
@@ -294,9 +336,12 @@ fn tasks_outlive_containerd() {
         assert_eq!(stack.task("l1"), before, "{below:?}");
         assert_eq!(before[2], "RUNNING");
         stack.assert_enterable("l1");
-        stack.wait_status("l2", "STOPPED");
-        let output = stack.daemon.ctr(&["tasks", "rm", "l2"]);
-        assert!(String::from_utf8_lossy(&output.stderr).contains("exit code 9"), "{below:?}: {output:?}");
+        // Over its own shim containerd 2 drops what ended meanwhile.
+        if below.has_our_shim() || !stack.task("l2").is_empty() {
+            stack.wait_status("l2", "STOPPED");
+            let output = stack.daemon.ctr(&["tasks", "rm", "l2"]);
+            assert!(String::from_utf8_lossy(&output.stderr).contains("exit code 9"), "{below:?}: {output:?}");
+        }
         stack.daemon.ctr_ok(&["containers", "rm", "l2"]);
         stack.remove("l1");
         stack.daemon.assert_nothing_left();
@@ -305,7 +350,7 @@ fn tasks_outlive_containerd() {
 
 #[test]
 fn what_a_killed_shim_leaves_is_cleared() {
-    for below in ALL {
+    for &below in all() {
         let stack = Stack::start(below);
         let events = stack.daemon.ctr_events();
         stack.start_sleeper("k1");
