@@ -225,9 +225,11 @@ impl Criu {
         loop {
             let (length, fd) = scm::receive(&self.socket, &mut buffer).step(|| "hear from criu".into())?;
             let failed = |errno: u64, message: &str| {
-                let said = cause(message).unwrap_or(message).trim().to_owned();
-                let why = if said.is_empty() { reason(log) } else { said };
-                let why = if why.is_empty() { why } else { format!(": {why}") };
+                // What it says here is the first of its complaints.
+                let said = cause(message).unwrap_or(message).trim();
+                let logged = reason(log);
+                let why = if logged.is_empty() { said } else { &logged };
+                let why = if why.is_empty() { String::new() } else { format!(": {why}") };
                 let (kind, log) = (kind.name(), log.display());
                 Error::invalid(format!("criu failed: type {kind} errno {errno}{why}\nlog file: {log}"))
             };

@@ -117,9 +117,9 @@ fn reason(log: &Path) -> String {
     let readable = fs::metadata(log).is_ok_and(|meta| meta.len() <= LONGEST);
     let text = if readable { fs::read(log) } else { Err(io::ErrorKind::NotFound.into()) };
     let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
-    // The first complaints are of what this kernel lacks, the last that it all failed.
-    let mut causes = text.lines().filter_map(cause).filter(|cause| !cause.ends_with("FAILED."));
-    causes.next_back().map(str::to_owned).unwrap_or_default()
+    // The first complaints are of what this kernel lacks, the last that it all failed and what followed of that.
+    let causes = text.lines().filter_map(cause).take_while(|cause| !cause.ends_with("FAILED."));
+    causes.last().map(str::to_owned).unwrap_or_default()
 }
 
 /// `(00.01) Error (criu/file.c:1): why`

@@ -258,30 +258,39 @@ fn stream(pid: i32, number: i32, table: &str) -> Result<Option<String>> {
     Ok(Some(format!("file[{:x}:{:x}]", id.unwrap_or_default(), stat.ino())))
 }
 
-/// What a mount at restore needs in a root file system that may be fresh, or in the mount from outside that it lies in.
-pub(crate) fn make_places(rootfs: &OwnedFd, given: &[Given]) -> Result<()> {
+/// What the mounts at restore need in a root file system that may be fresh, or in the mount from outside that they lie in.
+pub(crate) fn make_places(rootfs: &OwnedFd, steps: &[mounts::Step], given: &[Given]) -> Result<()> {
+    let is_new = |step: &&mounts::Step| matches!(step.what, What::New { .. } | What::Classic { .. });
+    for step in steps.iter().filter(is_new) {
+        make_place(rootfs, &step.destination, Kind::Directory, given)?;
+    }
     for (index, mount) in given.iter().enumerate().filter(|(_, mount)| !mount.optional) {
         let is_dir = fs::metadata(&mount.source).step(|| format!("stat {}", mount.source))?.is_dir();
         let kind = if is_dir { Kind::Directory } else { Kind::File };
-        // Below /proc, /sys and /dev there is nothing before criu has mounted them.
-        if ["/proc/", "/sys/", "/dev/"].iter().any(|dir| mount.place.starts_with(dir)) {
-            continue;
-        }
-        let around = given[..index].iter().rev().find_map(|outer| {
-            let rest = mount.place.strip_prefix(outer.place.trim_end_matches('/'))?;
-            (!outer.optional && rest.starts_with('/')).then_some((outer, rest))
-        });
-        let step = || format!("make {} in the root file system", mount.place);
-        match around {
-            Some((outer, rest)) => {
-                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                let source = rustix::fs::open(&outer.source, flags, Mode::empty())
-                    .step(|| format!("open {}", outer.source))?;
-                inroot::open_or_create(source.as_fd(), rest, kind, false).step(step)?
-            }
-            None => inroot::open_or_create(rootfs.as_fd(), &mount.place, kind, false).step(step)?,
-        };
+        make_place(rootfs, &mount.place, kind, &given[..index])?;
     }
+    Ok(())
+}
+
+fn make_place(rootfs: &OwnedFd, place: &str, kind: Kind, before: &[Given]) -> Result<()> {
+    // Below /proc, /sys and /dev there is nothing before criu has mounted them.
+    if ["/proc/", "/sys/", "/dev/"].iter().any(|dir| place.starts_with(dir)) {
+        return Ok(());
+    }
+    let around = before.iter().rev().find_map(|outer| {
+        let rest = place.strip_prefix(outer.place.trim_end_matches('/'))?;
+        (!outer.optional && rest.starts_with('/')).then_some((outer, rest))
+    });
+    let step = || format!("make {place} in the root file system");
+    match around {
+        Some((outer, rest)) => {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let source = rustix::fs::open(&outer.source, flags, Mode::empty())
+                .step(|| format!("open {}", outer.source))?;
+            inroot::open_or_create(source.as_fd(), rest, kind, false).step(step)?
+        }
+        None => inroot::open_or_create(rootfs.as_fd(), place, kind, false).step(step)?,
+    };
     Ok(())
 }
 

@@ -68,7 +68,7 @@ fn make(
 
     let given = Given::all(&plan.mounts, &plan.masked_paths);
     let rootfs = open_rootfs(&plan.rootfs.path)?;
-    checkpoint::make_places(&rootfs, &given)?;
+    checkpoint::make_places(&rootfs, &plan.mounts, &given)?;
 
     let away = Away::go(&plan.rootfs.path)?;
     let started = request(plan, joined, options, folders, outside, &given, container);
