@@ -3,7 +3,7 @@
 
 use crate::{LIMITS, TERMINAL_SCRIPT, talk_in_terminal};
 use integration::bins;
-use integration::containerd_lite::wait_for;
+use integration::containerd_lite::{Daemon, wait_for};
 use integration::dialogue::Dialogue;
 use integration::dockerd::Dockerd;
 use std::process::Output;
@@ -180,6 +180,66 @@ fn use_and_health_are_told() {
         "{row}"
     );
     docker.end();
+}
+
+/// dockerd on a containerd of its own right, with our shim as the runtime: by its name, and in the place of containerd's.
+#[test]
+fn our_shim_is_the_runtime_of_dockerds_containerd() {
+    let mut daemon = Daemon::original();
+    let shim = bins::path("containerd-shim-gantry-v2");
+    std::os::unix::fs::symlink(&shim, daemon.shims().join("containerd-shim-runc-v2")).unwrap();
+    let address = daemon.address();
+    let folder = daemon.path("dockerd");
+    std::fs::create_dir(&folder).unwrap();
+    let settings = folder.join("daemon.json");
+    // docker 20.10 does not know the key, and takes the shim that is in the place of containerd's.
+    let runtime = r#"{"runtimes": {"gantry": {"runtimeType": "io.containerd.gantry.v2"}}}"#;
+    std::fs::write(&settings, runtime).unwrap();
+    let rung = format!("rung={}", bins::path("rung").display());
+    let arguments = [
+        "--containerd",
+        address.to_str().unwrap(),
+        "--config-file",
+        settings.to_str().unwrap(),
+        "--add-runtime",
+        &rung,
+    ];
+    let Some(dockerd) = Dockerd::start(&folder, &arguments) else { return };
+    dockerd.import_busybox();
+    for runtime in ["gantry", "rung", "runc"] {
+        let run = ["run", "--network", "none", "--runtime", runtime];
+        let output =
+            dockerd.docker(&[&run[..], &["--rm", "busybox", "sh", "-c", "echo out; exit 5"]].concat());
+        assert_eq!(
+            (output.status.code(), output.stdout.as_slice()),
+            (Some(5), &b"out\n"[..]),
+            "{runtime}: {output:?}"
+        );
+        dockerd.ok(&[&run[..], &["-d", "--name", "box", "busybox", "sleep", "1000"]].concat());
+        let pid = dockerd.ok(&["inspect", "-f", "{{.State.Pid}}", "box"]);
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim();
+        let parent = std::fs::read_link(format!("/proc/{parent}/exe")).unwrap();
+        assert_eq!(parent, shim.canonicalize().unwrap(), "{runtime}");
+        let shell = ["exec", "-it", "box", "sh", "-c", TERMINAL_SCRIPT];
+        talk_in_terminal(&dockerd.command(&shell));
+        dockerd.ok(&["pause", "box"]);
+        dockerd.ok(&["unpause", "box"]);
+        dockerd.ok(&["update", "--pids-limit", "60", "box"]);
+        let row = dockerd.ok(&["stats", "--no-stream", "--format", "{{.Name}} {{.PIDs}}", "box"]);
+        assert_eq!(row, "box 1", "{runtime}");
+        if runtime == "gantry" {
+            daemon.restart();
+            // dockerd comes back to containerd by itself, after some seconds.
+            wait_for(|| dockerd.docker(&["exec", "box", "true"]).status.success(), || dockerd.log());
+            assert_eq!(dockerd.ok(&["inspect", "-f", "{{.State.Pid}}", "box"]), pid);
+        }
+        dockerd.ok(&["stop", "-t", "0", "box"]);
+        assert_eq!(dockerd.ok(&["inspect", "-f", "{{.State.ExitCode}}", "box"]), "137", "{runtime}");
+        dockerd.ok(&["rm", "box"]);
+    }
+    dockerd.stop_and_assert_nothing_left();
+    daemon.assert_nothing_left();
 }
 
 /// The users of the container are others to the host.
