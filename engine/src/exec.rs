@@ -21,8 +21,10 @@ use tokio::sync::watch;
 
 /// Execs remembered for one container, ended ones included; docker forgets them after minutes.
 const MAX_EXECS: usize = 4096;
-/// How long after the end of its output an exec's exit is waited for.
+/// How long after the end of its output an exec that still runs is waited for; and one that does not, whose exit those
+/// below us are about to tell.
 const EXIT_DEADLINE: Duration = Duration::from_secs(5);
+const EXIT_DEADLINES_LONGEST: u32 = 24;
 /// Name ending of the file that names a started exec.
 pub(crate) const FILE_SUFFIX: &str = ".json";
 
@@ -94,7 +96,12 @@ impl Exec {
     /// A process that has closed its output and lives on is waited for only so long.
     pub(crate) async fn exit_known(&self) {
         let mut ended = self.ended.subscribe();
-        let _ = tokio::time::timeout(EXIT_DEADLINE, ended.wait_for(|ended| *ended)).await;
+        for _ in 0..EXIT_DEADLINES_LONGEST {
+            let known = tokio::time::timeout(EXIT_DEADLINE, ended.wait_for(|ended| *ended)).await.is_ok();
+            if known || matches!(self.state(), ExecState::Running { pid } if runs(pid)) {
+                return;
+            }
+        }
     }
 
     /// The container's first process has ended and taken this one with it.
@@ -138,6 +145,14 @@ impl Exec {
     fn file(&self, ctx: &Ctx) -> PathBuf {
         ctx.config.run_dir(&self.container).join(format!("{}{FILE_SUFFIX}", self.id))
     }
+}
+
+/// Whether there is such a process, and it has not ended.
+fn runs(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // `PID (NAME) STATE ...`, where a name may have any character.
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 
 /// `POST /containers/{id}/exec`.

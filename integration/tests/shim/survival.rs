@@ -17,7 +17,7 @@ use std::time::Duration;
 const PARALLEL: usize = 4;
 
 /// Options of logs that keep every line.
-const LOGS: [&[&str]; 2] = [&[], &["max-size=20k", "max-file=1000", "compress=true"]];
+const LOGS: [&[&str]; 2] = [&[], &["max-size=100k", "max-file=1000", "compress=true"]];
 
 /// The time of a moment is what is tested here, so it is slept, not waited for.
 fn moment(time: Duration) {

@@ -153,7 +153,8 @@ impl Output {
                     self.trim_spool(log.as_deref_mut(), false);
                 }
             }
-            if !self.pass_on() {
+            // Where up to a thousand files are kept, a rotation is a thousand renames.
+            if !self.pass_on() || log.as_deref_mut().is_some_and(JsonFile::has_rotated) {
                 return;
             }
         }

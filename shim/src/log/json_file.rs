@@ -41,6 +41,8 @@ pub(crate) struct JsonFile {
     /// Messages of each stream that an earlier shim has written, but not into the position.
     #[serde(default)]
     ahead: [usize; 2],
+    #[serde(skip)]
+    rotated: bool,
     /// The time of the last line, and the end of a line of that time.
     #[serde(skip)]
     stamp: (Option<SystemTime>, Vec<u8>),
@@ -70,6 +72,7 @@ impl JsonFile {
             batch: Vec::new(),
             position: None,
             ahead: [0; 2],
+            rotated: false,
             stamp: Default::default(),
         })
     }
@@ -170,6 +173,11 @@ impl JsonFile {
         self.write_position();
     }
 
+    /// Whether there was a rotation since this was asked last.
+    pub(crate) fn has_rotated(&mut self) -> bool {
+        std::mem::take(&mut self.rotated)
+    }
+
     /// Messages that an earlier shim has written beyond its position.
     pub(crate) fn ahead(&self, stream: Stream) -> usize {
         self.ahead[stream.index()]
@@ -223,7 +231,7 @@ impl JsonFile {
         match open_append(&self.path) {
             Ok(file) => {
                 self.inode = inode_and_size(&file).map_or(0, |(inode, _)| inode);
-                (self.file, self.size) = (file, 0);
+                (self.file, self.size, self.rotated) = (file, 0, true);
                 self.start_compressor();
             }
             Err(error) => {
