@@ -1,6 +1,7 @@
 //! The command line, as containerd writes it: Go flags (one or two dashes, `-flag value` or `-flag=value`), then an
 //! action.
 
+use crate::io::logger::Await;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
@@ -15,6 +16,8 @@ The parent of one container. A containerd starts it; `ctr run --runtime io.conta
   -info     print a RuntimeInfo of the runtime (standard input: its options)
   -v        print the version
   -check-state         say whether this binary understands a running shim's state (standard input)
+  -await N LOG PROGRAM ...  become this program once descriptor N has something or ends; complain in LOG
+  -await-byte N ...    the same, where it may not end
   -compress LOG N      gzip the rotated files of a log, of which N are kept; a running shim starts it
 
 SIGUSR2 to a running shim: the binary that is now at its path takes over, in the same process.
@@ -47,6 +50,8 @@ pub(crate) enum Action {
     CheckState,
     /// Go on in a process that an earlier binary has left, with its state in this descriptor.
     Resume(i32),
+    /// Become a command once a client's logging program is ready.
+    Await(Await),
     /// Compress the rotated files of this log, of which so many are kept.
     Compress(PathBuf, u32),
 }
@@ -91,6 +96,14 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Action, ArgsError> {
             "v" | "version" => return Ok(Action::Version),
             "info" => info = true,
             "check-state" => return Ok(Action::CheckState),
+            "await" | "await-byte" => {
+                let number = rest.next().and_then(|number| number.to_str()?.parse().ok());
+                let (Some(descriptor), Some(log)) = (number, rest.next()) else {
+                    return Err(ArgsError::Value(text.to_owned()));
+                };
+                let by_byte = name == "await-byte";
+                return Ok(Action::Await(Await { descriptor, by_byte, log, command: rest.collect() }));
+            }
             "compress" => {
                 let log = rest.next().map(PathBuf::from);
                 let count = rest.next().and_then(|count| count.to_str()?.parse().ok());

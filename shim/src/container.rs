@@ -311,7 +311,10 @@ impl Shim {
     /// When something must happen though nothing woke the loop.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let draining = |process: &Process| match &process.deleting {
-            Some(deleting) if deleting.stage == DeleteStage::Drain => Some(deleting.deadline),
+            Some(deleting) if deleting.stage == DeleteStage::Drain => {
+                let hurry = process.io.logger_deadline();
+                Some(hurry.map_or(deleting.deadline, |hurry| hurry.min(deleting.deadline)))
+            }
             _ => None,
         };
         self.processes.values().filter_map(draining).min()
@@ -320,6 +323,14 @@ impl Shim {
     /// Output of a process has moved: a delete may have waited for its end.
     pub(crate) fn output_moved(&mut self, handle: Handle, ended: bool) {
         self.changed |= ended;
+        self.advance_delete(handle);
+    }
+
+    /// The client's program that took a process's output has ended: a delete may have waited for it.
+    pub(crate) fn logger_ended(&mut self, handle: Handle) {
+        let Some(process) = self.processes.get_mut(&handle) else { return };
+        process.io.logger_ended();
+        self.changed = true;
         self.advance_delete(handle);
     }
 

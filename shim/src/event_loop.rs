@@ -31,6 +31,8 @@ enum Source {
     /// A process that another one reaps has ended.
     Adopted(Handle),
     Output(Handle, usize),
+    /// The client's program that reads a process's output has ended.
+    Logger(Handle),
     Stdin(Handle),
 }
 
@@ -82,6 +84,7 @@ pub(crate) fn serve(state: &mut State, signals: &OwnedFd) -> std::io::Result<()>
                         shim.output_moved(handle, ended);
                     }
                 }
+                Source::Logger(handle) => shim.logger_ended(handle),
                 Source::Stdin(handle) => {
                     if let Some(process) = shim.processes.get_mut(&handle)
                         && process.io.stdin.as_mut().is_some_and(|stdin| !stdin.pump())
@@ -162,11 +165,16 @@ fn poll(
             for interest in output.interest() {
                 let (fd, flags) = match interest {
                     Interest::Source(fd) => (fd, PollFlags::IN),
+                    Interest::Hangup(fd) => (fd, PollFlags::empty()),
                     Interest::Sink(fd, flags) => (fd, flags),
                 };
                 fds.push(PollFd::from_borrowed_fd(fd, flags));
                 sources.push(Source::Output(*handle, index));
             }
+        }
+        if let Some(fd) = process.io.logger.as_ref().and_then(|logger| logger.wakes()) {
+            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            sources.push(Source::Logger(*handle));
         }
         for (fd, flags) in process.io.stdin.iter().flat_map(|stdin| stdin.interest()) {
             fds.push(PollFd::from_borrowed_fd(fd, flags));

@@ -154,7 +154,7 @@ fn announce(address: &str, is_bootstrap: bool) -> Result<()> {
 fn detach() -> Result<()> {
     rustix::process::setsid()?;
     rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))?;
-    sys::ignore_signals(&[libc::SIGPIPE, libc::SIGTERM, libc::SIGINT, libc::SIGHUP]);
+    sys::ignore_ends();
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     let log_flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let log = rustix::fs::open(bundle::LOG, log_flags, Mode::empty());

@@ -2,6 +2,7 @@
 //! exit comes to the event loop.
 
 use crate::error::Error;
+use crate::io::logger::Ready;
 use proto::kind::ErrorKind;
 use proto::task::runc;
 use rustix::fd::OwnedFd;
@@ -32,11 +33,13 @@ pub(crate) struct Streams {
     pub(crate) stdin: Stdio,
     pub(crate) stdout: Stdio,
     pub(crate) stderr: Stdio,
+    /// The command begins once the client's logging program has said here that it is ready.
+    pub(crate) ready: Option<Ready>,
 }
 
 impl Streams {
     pub(crate) fn null() -> Streams {
-        Streams { stdin: Stdio::null(), stdout: Stdio::null(), stderr: Stdio::null() }
+        Streams { stdin: Stdio::null(), stdout: Stdio::null(), stderr: Stdio::null(), ready: None }
     }
 }
 
@@ -84,12 +87,21 @@ impl Runtime {
     /// Starts `rung [global flags] arguments` and returns its pid. `log` is where it writes its errors.
     pub(crate) fn spawn(&self, log: &Path, arguments: &[&str], streams: Streams) -> Result<u32, Error> {
         let mut command = self.command(log);
-        command.args(arguments).stdin(streams.stdin).stdout(streams.stdout).stderr(streams.stderr);
-        // The child is reaped by the event loop, by pid; std's handle does not reap when it is dropped.
-        let child = command.spawn().map_err(|e| {
+        command.args(arguments);
+        if let Some(ready) = &streams.ready {
+            let mut waiting = Command::new("/proc/self/exe");
+            waiting
+                .args([if ready.by_byte { "-await-byte" } else { "-await" }, "3"])
+                .arg(log)
+                .arg(command.get_program())
+                .args(command.get_args());
+            command = waiting;
+        }
+        command.stdin(streams.stdin).stdout(streams.stdout).stderr(streams.stderr);
+        let descriptors = streams.ready.into_iter().map(|ready| ready.pipe).collect();
+        crate::sys::spawn_with(command, descriptors).map_err(|e| {
             Error::step(format!("OCI runtime {} could not be started", self.binary.display()), e)
-        })?;
-        Ok(child.id())
+        })
     }
 }
 

@@ -6,9 +6,11 @@ use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
-/// Blocks the signals and returns a descriptor that is readable while one is pending. Children are not affected:
-/// std::process clears the signal mask it hands on.
+/// Blocks the signals and returns a descriptor that is readable while one is pending. Children would have them blocked
+/// too, and not every runtime clears that for its container: [`spawn_with`] does.
 pub(crate) fn signals(numbers: &[i32]) -> io::Result<OwnedFd> {
     // SAFETY: the set is initialised by sigemptyset before use and outlives the calls; signalfd returns a new
     // descriptor that nobody else owns.
@@ -29,12 +31,20 @@ pub(crate) fn signals(numbers: &[i32]) -> io::Result<OwnedFd> {
     }
 }
 
+/// What would end the process and is passed by.
+const IGNORED: [i32; 4] = [libc::SIGPIPE, libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+
 /// Lets a signal that would end the process pass by.
 pub(crate) fn ignore_signals(signals: &[i32]) {
     for signal in signals {
         // SAFETY: SIG_IGN runs no code of ours.
         unsafe { libc::signal(*signal, libc::SIG_IGN) };
     }
+}
+
+/// Those that would end a shim.
+pub(crate) fn ignore_ends() {
+    ignore_signals(&IGNORED);
 }
 
 /// Forks: true in the child.
@@ -57,6 +67,36 @@ pub(crate) fn replace_stdio(from: BorrowedFd<'_>, to: i32) -> io::Result<()> {
 pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
     // SAFETY: kill reads no memory of ours.
     if unsafe { libc::kill(pid, signal) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Starts a program that finds these descriptors as 3, 4 and so on, and the signals with their default action and none
+/// of them blocked. Its pid; the event loop reaps it.
+pub(crate) fn spawn_with(mut command: Command, descriptors: Vec<OwnedFd>) -> io::Result<u32> {
+    let first = 3;
+    let duplicate = |fd: &OwnedFd, least| rustix::io::fcntl_dupfd_cloexec(fd, least);
+    // Above every target, so that no copy overwrites what is still to be copied.
+    let above = first + descriptors.len() as i32;
+    let sources = descriptors.iter().map(|fd| duplicate(fd, above)).collect::<Result<Vec<_>, _>>()?;
+    // No target is free meanwhile: the standard library would use it, for what the child says when it cannot execute.
+    let _taken = descriptors.iter().map(|fd| duplicate(fd, first)).collect::<Result<Vec<_>, _>>()?;
+    // SAFETY: the closure makes system calls that are allowed after a fork, and allocates nothing.
+    unsafe {
+        command.pre_exec(move || {
+            for (target, source) in (first..).zip(&sources) {
+                if libc::dup2(source.as_raw_fd(), target) < 0 {
+                    return Err(io::Error::last_os_error());
+                }
+            }
+            for signal in IGNORED {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+            let mut none = std::mem::zeroed();
+            libc::sigemptyset(&mut none);
+            libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+            Ok(())
+        });
+    }
+    Ok(command.spawn()?.id())
 }
 
 /// Takes a descriptor that the earlier binary of this process has left open and named; an error where none is open.

@@ -185,6 +185,23 @@ fn a_foreground_run_gives_output_and_exit_code() {
     }
 }
 
+/// What the shim ignores and takes by other ways is none of the container's concern.
+#[test]
+fn a_container_blocks_and_ignores_no_signal() {
+    for &below in all() {
+        let stack = Stack::start(below);
+        let status = stack.daemon.ctr_ok(&stack.run(&["--rm", IMAGE, "s1", "/bin/cat", "/proc/self/status"]));
+        let mask = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
+            u64::from_str_radix(line.trim(), 16).expect("a mask")
+        };
+        // Beyond them are the C library's own.
+        let standard = (1 << 31) - 1;
+        assert_eq!((mask("SigBlk:") & standard, mask("SigIgn:") & standard), (0, 0), "{below:?}: {status}");
+        stack.daemon.assert_nothing_left();
+    }
+}
+
 #[test]
 fn a_task_is_entered_listed_paused_killed_and_deleted() {
     for &below in all() {

@@ -3,7 +3,6 @@
 use crate::task_api::TaskApi;
 use integration::containerd_lite::{Daemon, IMAGE, wait_for};
 use integration::leaks;
-use proto::any::{self, Any};
 use proto::task::{api, topic};
 use std::path::Path;
 
@@ -39,36 +38,17 @@ fn wait_told(daemon: &Daemon, wanted: &[String]) {
     wait_for(is_told, || format!("told:\n{:#?}\nwanted:\n{wanted:#?}\n{}", told(daemon), daemon.log()));
 }
 
-fn process(script: &str) -> Any {
-    let process = serde_json::json!({
-        "args": ["/bin/sh", "-c", script], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0},
-    });
-    any::document(
-        "types.containerd.io/opencontainers/runtime-spec/1/Process",
-        process.to_string().into_bytes(),
-    )
-}
-
 /// An exec from its begin to its end; how it ended.
 fn exec(shim: &mut TaskApi, id: &str, exec_id: &str, script: &str) -> u32 {
-    let (id, exec_id) = (id.to_owned(), exec_id.to_owned());
-    let request = api::ExecProcessRequest {
-        id: id.clone(),
-        exec_id: exec_id.clone(),
-        spec: Some(process(script)),
-        ..Default::default()
-    };
-    shim.ok::<()>("Exec", &request);
-    let request = api::StartRequest { id: id.clone(), exec_id: exec_id.clone() };
-    shim.ok::<api::StartResponse>("Start", &request);
-    shim.ok::<api::WaitResponse>("Wait", &api::WaitRequest { id, exec_id }).exit_status
+    let exec_id = exec_id.to_owned();
+    shim.start_exec(
+        api::ExecProcessRequest { id: id.to_owned(), exec_id: exec_id.clone(), ..Default::default() },
+        script,
+    );
+    shim.ok::<api::WaitResponse>("Wait", &api::WaitRequest { id: id.to_owned(), exec_id }).exit_status
 }
 
-fn pid_of(shim: &mut TaskApi) -> u32 {
-    shim.ok::<api::ConnectResponse>("Connect", &api::ConnectRequest::default()).shim_pid
-}
-
-fn wait_gone(pid: u32) {
+fn wait_gone(pid: i32) {
     wait_for(|| !Path::new(&format!("/proc/{pid}/exe")).exists(), || format!("shim {pid} goes on"));
 }
 
@@ -98,14 +78,14 @@ fn what_happened_without_a_daemon_is_told_by_the_next_shim() {
     assert_eq!(exec(&mut shim, "e1", "grown", "a=x; while :; do a=$a$a; done"), 137);
     wanted.extend([topic::EXEC_ADDED, topic::EXEC_STARTED].map(|topic| format!("{topic} grown")));
     wanted.extend([format!("{} e1", topic::OOM), format!("{} grown", topic::EXIT)]);
-    leaks::kill(pid_of(&mut shim).cast_signed());
+    leaks::kill(shim.pid());
     daemon.launch();
     wait_told(&daemon, &wanted);
 
     // The end too, of a shim that was told to end while nobody takes it.
     daemon.kill();
     let mut shim = TaskApi::connect(&bundle);
-    let pid = pid_of(&mut shim);
+    let pid = shim.pid();
     let kill = api::KillRequest { id: "e1".to_owned(), signal: 15, ..Default::default() };
     shim.ok::<()>("Kill", &kill);
     let wait = api::WaitRequest { id: "e1".to_owned(), ..Default::default() };

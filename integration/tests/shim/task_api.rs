@@ -1,7 +1,8 @@
 //! What a daemon says to a shim, said without one: calls over the shim's own socket.
 
 use prost::Message;
-use proto::task::{CONTROL_SERVICE, NAMESPACE_KEY, SERVICE_V3};
+use proto::any::{self, Any};
+use proto::task::{CONTROL_SERVICE, NAMESPACE_KEY, SERVICE_V3, api};
 use proto::ttrpc::call::Client;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -16,10 +17,23 @@ pub(crate) struct TaskApi {
 impl TaskApi {
     /// The shim of a bundle.
     pub(crate) fn connect(bundle: &Path) -> TaskApi {
-        let address = std::fs::read_to_string(bundle.join("address")).expect("its address");
-        let socket = UnixStream::connect(address.trim().trim_start_matches("unix://")).expect("connect");
+        TaskApi::find(bundle).expect("a shim serves the bundle")
+    }
+
+    /// None while none serves it.
+    pub(crate) fn find(bundle: &Path) -> Option<TaskApi> {
+        let address = std::fs::read_to_string(bundle.join("address")).ok()?;
+        let socket = UnixStream::connect(address.trim().trim_start_matches("unix://")).ok()?;
         socket.set_read_timeout(Some(Duration::from_secs(30))).expect("a deadline");
-        TaskApi { socket, client: Client::default() }
+        Some(TaskApi { socket, client: Client::default() })
+    }
+
+    /// Kills the shim of a bundle, and waits until another serves it.
+    pub(crate) fn kill_and_follow(bundle: &Path, log: impl Fn() -> String) {
+        let killed = TaskApi::connect(bundle).pid();
+        integration::leaks::kill(killed);
+        let pid = || TaskApi::find(bundle)?.find_pid().ok();
+        integration::containerd_lite::wait_for(|| pid().is_some_and(|pid| pid != killed), log);
     }
 
     /// One call of the task API; its answer, or the refusal.
@@ -46,6 +60,25 @@ impl TaskApi {
         self.ask(CONTROL_SERVICE, method, request)
     }
 
+    /// The pid of the shim.
+    pub(crate) fn pid(&mut self) -> i32 {
+        self.find_pid().expect("it is there")
+    }
+
+    /// The same of one that may be about to end.
+    pub(crate) fn find_pid(&mut self) -> Result<i32, String> {
+        let answer = self.call::<api::ConnectResponse>("Connect", &api::ConnectRequest::default());
+        answer.map(|connected| connected.shim_pid.cast_signed())
+    }
+
+    /// An exec that runs a script, with the streams of `request`.
+    pub(crate) fn start_exec(&mut self, request: api::ExecProcessRequest, script: &str) {
+        let spec = Some(exec_spec(script, request.terminal));
+        let start = api::StartRequest { id: request.id.clone(), exec_id: request.exec_id.clone() };
+        self.ok::<()>("Exec", &api::ExecProcessRequest { spec, ..request });
+        self.ok::<api::StartResponse>("Start", &start);
+    }
+
     fn ask<A: Message + Default>(
         &mut self,
         service: &str,
@@ -54,16 +87,28 @@ impl TaskApi {
     ) -> Result<A, String> {
         let mut out = Vec::new();
         self.client.request(service, method, request, &[(NAMESPACE_KEY, "test")], 0, &mut out);
-        self.socket.write_all(&out).expect("send");
+        self.socket.write_all(&out).map_err(|error| format!("{method}: {error}"))?;
         loop {
             if let Some((_, answer)) = self.client.next_response() {
                 let decode = |bytes: Vec<u8>| A::decode(bytes.as_slice()).expect("an answer");
                 return answer.map(decode).map_err(|status| status.message);
             }
             let mut bytes = [0; 4096];
-            let count = self.socket.read(&mut bytes).expect("an answer in time");
-            assert_ne!(count, 0, "{method}: the shim has closed the connection");
+            let count = self.socket.read(&mut bytes).map_err(|error| format!("{method}: {error}"))?;
+            if count == 0 {
+                return Err(format!("{method}: the shim has closed the connection"));
+            }
             self.client.push(&bytes[..count]);
         }
     }
+}
+
+/// The process that a script is, as an exec names it.
+pub(crate) fn exec_spec(script: &str, terminal: bool) -> Any {
+    let process = serde_json::json!({
+        "args": ["/bin/sh", "-c", script], "cwd": "/", "env": ["PATH=/bin"], "terminal": terminal,
+        "user": {"uid": 0, "gid": 0},
+    });
+    let name = "types.containerd.io/opencontainers/runtime-spec/1/Process";
+    any::document(name, process.to_string().into_bytes())
 }

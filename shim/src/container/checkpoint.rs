@@ -6,7 +6,8 @@
 use super::calls::{Call, Verb};
 use super::{Handle, Handled, ReplyTo, Shim};
 use crate::error::Error;
-use crate::io::{Io, Readers};
+use crate::io::logger::Owner;
+use crate::io::{Io, Opening, Readers};
 use crate::log::JsonFile;
 use crate::process::{Ask, Exit, State};
 use prost::Message;
@@ -151,7 +152,9 @@ impl Shim {
         let container = self.container(&process.container)?;
         let readers = if container.own_client { Readers::Optional } else { Readers::Expected };
         let error_log = container.bundle.join(bundle::RUNTIME_LOG);
-        let started = Io::open_for(process.io.uris(), readers, log, base, |io, streams| {
+        let owner = Owner { namespace: self.namespace.clone(), id: process.container.clone() };
+        let opening = Opening { uris: process.io.uris(), readers, log, base, owner };
+        let started = Io::open_for(opening, |io, streams| {
             let text = |path: &Path| path.display().to_string();
             let (images, work) = (text(&images), text(&work));
             let (dir, pid) = (text(&container.bundle), text(&container.bundle.join(bundle::INIT_PID)));

@@ -5,7 +5,8 @@ use super::checkpoint::Restore;
 use super::{Container, Handle, Handled, ReplyTo, Rest, Shim};
 use crate::error::Error;
 use crate::handover::{message, optional_message};
-use crate::io::{Io, Readers, Uris};
+use crate::io::logger::Owner;
+use crate::io::{Io, Opening, Readers, Uris};
 use crate::log::JsonFile;
 use crate::mounts;
 use crate::runtime::{Runtime, Streams};
@@ -125,7 +126,8 @@ impl Shim {
         let base = self.io_base(self.next_handle);
         let started = options.open_log().and_then(|log| {
             let readers = if options.log.is_some() { Readers::Optional } else { Readers::Expected };
-            Io::open_for(&uris, readers, log, base, |io, streams| {
+            let owner = Owner { namespace: self.namespace.clone(), id: request.id.clone() };
+            Io::open_for(Opening { uris: &uris, readers, log, base, owner }, |io, streams| {
                 spawn_create(&container, &request.id, io, streams)
             })
         });

@@ -37,6 +37,7 @@ impl Shim {
                 // What never ran has no output to wait for.
                 let drained = process.state == State::Created || process.io.is_drained();
                 if !drained && Instant::now() < deleting.deadline {
+                    process.io.hurry_logger();
                     return;
                 }
                 if process.exec_id.is_empty() {

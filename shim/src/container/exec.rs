@@ -3,7 +3,8 @@
 use super::calls::{Call, Verb};
 use super::{Handle, Handled, MAX_EXECS, ReplyTo, Shim, exhausted};
 use crate::error::Error;
-use crate::io::{Io, Readers, Uris};
+use crate::io::logger::Owner;
+use crate::io::{Io, Opening, Readers, Uris};
 use crate::process::{Ask, Exit, State};
 use prost::Message;
 use proto::kind::ErrorKind;
@@ -88,7 +89,9 @@ impl Shim {
         let readers = if container.own_client { Readers::Optional } else { Readers::Expected };
         super::create::write_whole(&files.spec, &process.spec)?;
         let base = self.io_base(handle);
-        let started = Io::open_for(process.io.uris(), readers, None, base, |io, streams| {
+        let owner = Owner { namespace: self.namespace.clone(), id: process.exec_id.clone() };
+        let opening = Opening { uris: process.io.uris(), readers, log: None, base, owner };
+        let started = Io::open_for(opening, |io, streams| {
             let console = io.console.as_ref().map(crate::io::console::Console::runtime_path);
             let (spec, pid) = (files.spec.display().to_string(), files.pid.display().to_string());
             let mut arguments = vec!["exec", "--process", &spec, "--pid-file", &pid, "--detach"];

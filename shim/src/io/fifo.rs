@@ -24,10 +24,13 @@ pub(crate) enum Sink {
 }
 
 impl Sink {
-    /// `PATH`, `fifo://PATH`, `file://PATH` or empty.
+    /// `PATH`, `fifo://PATH`, `file://PATH` or empty. (`binary://PATH` is no sink: [`super::logger`].)
     pub(crate) fn open(uri: &str, readers: Readers) -> Result<Sink, Error> {
         let (scheme, rest) = uri.split_once("://").unwrap_or(("fifo", uri));
-        let path = Path::new(rest.split('?').next().unwrap_or_default());
+        let path = rest.split('?').next().unwrap_or_default();
+        let decoded = super::logger::decode(path, false);
+        // A plain path is no URI.
+        let path = if uri.contains("://") { Path::new(&decoded) } else { Path::new(uri) };
         if uri.is_empty() {
             return Ok(Sink::Nowhere);
         }
@@ -52,8 +55,9 @@ impl Sink {
                 Ok(Sink::Open(file))
             }
             _ => {
-                let text =
-                    format!("stdio scheme {scheme:?} is not built: use a FIFO or file://: not implemented");
+                let text = format!(
+                    "stdio scheme {scheme:?} is not built here: use a FIFO or file://: not implemented"
+                );
                 Err(Error::new(ErrorKind::Unimplemented, text))
             }
         }

@@ -7,10 +7,11 @@
 //! Output survives the shim: the container holds a named FIFO of the bundle, for reading too, so that a write neither
 //! fails nor is lost while no shim is there. From it the kernel moves bytes on without this process holding any: to the
 //! client's FIFO, or, where there is a log, to a [`Spool`]. A terminal's master is the exception, see
-//! [`Output::terminal`].
+//! [`Output::terminal`]. A client's own program may read the FIFO instead: [`logger`].
 
 pub(crate) mod console;
 mod fifo;
+pub(crate) mod logger;
 mod output;
 mod spool;
 mod stdin;
@@ -24,6 +25,7 @@ use crate::log::{JsonFile, Stream};
 use crate::runtime::Streams;
 use console::Console;
 use fifo::Sink;
+use logger::{Logger, Owner, Program, Ready};
 use rustix::fd::OwnedFd;
 use rustix::pipe::PipeFlags;
 use serde::{Deserialize, Serialize};
@@ -42,6 +44,25 @@ pub(crate) struct Uris {
     pub(crate) terminal: bool,
 }
 
+impl Uris {
+    fn of(&self, stream: Stream) -> &str {
+        match stream {
+            Stream::Stdout => &self.stdout,
+            Stream::Stderr => &self.stderr,
+        }
+    }
+}
+
+/// What a process's stdio is opened with.
+pub(crate) struct Opening<'a> {
+    pub(crate) uris: &'a Uris,
+    pub(crate) readers: Readers,
+    pub(crate) log: Option<JsonFile>,
+    /// How the names of our own files begin.
+    pub(crate) base: PathBuf,
+    pub(crate) owner: Owner,
+}
+
 /// How output FIFOs are treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Readers {
@@ -58,6 +79,9 @@ pub(crate) struct Io {
     pub(crate) outputs: Vec<Output>,
     pub(crate) console: Option<Console>,
     log: Option<JsonFile>,
+    /// The client's program that takes the output.
+    #[serde(default)]
+    pub(crate) logger: Option<Logger>,
     uris: Uris,
     /// How the names of our own files begin, in the current directory, the bundle. Empty in the state of a shim that had
     /// none.
@@ -68,14 +92,10 @@ pub(crate) struct Io {
 impl Io {
     /// Opens everything, and returns what the runtime command is to be given. With a terminal the streams come later,
     /// through the console socket, so the runtime is given none.
-    pub(crate) fn open(
-        uris: &Uris,
-        readers: Readers,
-        log: Option<JsonFile>,
-        base: PathBuf,
-    ) -> Result<(Io, Streams), Error> {
+    pub(crate) fn open(opening: Opening<'_>) -> Result<(Io, Streams), Error> {
+        let Opening { uris, readers, log, base, owner } = opening;
         let mut io = Io { log, uris: uris.clone(), base, ..Io::default() };
-        let streams = io.open_streams(readers);
+        let streams = io.open_streams(readers, owner);
         if streams.is_err() {
             // Nothing has been written: the client's FIFOs are not at their end, as they would be for `close`.
             io.remove_files();
@@ -85,31 +105,36 @@ impl Io {
 
     /// Opens everything for a command that `spawn` starts, and answers that command's pid.
     pub(crate) fn open_for(
-        uris: &Uris,
-        readers: Readers,
-        log: Option<JsonFile>,
-        base: PathBuf,
+        opening: Opening<'_>,
         spawn: impl FnOnce(&Io, Streams) -> Result<u32, Error>,
     ) -> Result<(Io, u32), Error> {
-        let (mut io, streams) = Io::open(uris, readers, log, base)?;
+        let (mut io, streams) = Io::open(opening)?;
         let spawned = spawn(&io, streams).inspect_err(|_| io.close());
         spawned.map(|pid| (io, pid))
     }
 
-    fn open_streams(&mut self, readers: Readers) -> Result<Streams, Error> {
+    fn open_streams(&mut self, readers: Readers, owner: Owner) -> Result<Streams, Error> {
         let uris = self.uris.clone();
         if let Some(log) = &mut self.log {
             let path = survival::position(&self.base);
             log.keep_position(path).map_err(|e| Error::step("make the log's position", e))?;
         }
+        let mut streams = Streams::null();
+        let program = self.program();
         if uris.terminal {
             self.console = Some(Console::listen()?);
-            let sink = Sink::open(&uris.stdout, readers)?;
+            let sink = match program {
+                Some(program) => {
+                    let (sink, ready) = self.start_terminal_logger(&program, owner)?;
+                    streams.ready = Some(ready);
+                    sink
+                }
+                None => Sink::open(&uris.stdout, readers)?,
+            };
             self.outputs.push(Output::unconnected(Stream::Stdout, sink));
             self.stdin = Stdin::open(&uris.stdin)?;
-            return Ok(Streams::null());
+            return Ok(streams);
         }
-        let mut streams = Streams::null();
         if let Some(mut stdin) = Stdin::open(&uris.stdin)? {
             let (read, write) =
                 rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| Error::step("make a pipe", e))?;
@@ -117,19 +142,77 @@ impl Io {
             self.stdin = Some(stdin);
             streams.stdin = Stdio::from(read);
         }
-        for (stream, uri) in [(Stream::Stdout, &uris.stdout), (Stream::Stderr, &uris.stderr)] {
-            if uri.is_empty() && self.log.is_none() {
-                continue;
-            }
-            let mut output = Output::unconnected(stream, Sink::open(uri, readers)?);
+        let mut logged = Vec::new();
+        for stream in self.streams() {
+            let sink = match program {
+                Some(_) => Sink::Nowhere,
+                None => Sink::open(self.uris.of(stream), readers)?,
+            };
+            let mut output = Output::unconnected(stream, sink);
             let write = output.make_fifo(&self.base, self.log.is_some())?;
+            output.is_logged = program.is_some();
             self.outputs.push(output);
+            if program.is_some() {
+                logged.push(logger::reading_end(&write)?);
+            }
             match stream {
                 Stream::Stdout => streams.stdout = Stdio::from(write),
                 Stream::Stderr => streams.stderr = Stdio::from(write),
             }
         }
+        if let (Some(program), Ok(outputs)) = (program, <[OwnedFd; 2]>::try_from(logged)) {
+            let (logger, ready) = program.start(owner, outputs)?;
+            (self.logger, streams.ready) = (Some(logger), Some(ready));
+        }
         Ok(streams)
+    }
+
+    /// The client's program that is to take the output. As containerd has it, standard output's URI says it for both.
+    fn program(&self) -> Option<Program> {
+        Program::parse(&self.uris.stdout).filter(|_| self.log.is_none())
+    }
+
+    /// The output streams that the process has of its own.
+    fn streams(&self) -> Vec<Stream> {
+        let all = self.log.is_some() || self.program().is_some();
+        let mut streams = vec![Stream::Stdout, Stream::Stderr];
+        streams.retain(|stream| all || !self.uris.of(*stream).is_empty());
+        streams
+    }
+
+    /// A program that takes a terminal's output from a new FIFO, which is what its bytes are moved to.
+    fn start_terminal_logger(&mut self, program: &Program, owner: Owner) -> Result<(Sink, Ready), Error> {
+        let path = survival::fifo(&self.base, Stream::Stdout);
+        // A reader of the one before must not have what is meant for this one.
+        let _ = std::fs::remove_file(&path);
+        let (fifo, _writer) = survival::make_fifo(&path)?;
+        let mut sink = Sink::Optional { path, writer: None };
+        sink.find_reader();
+        let (at_its_end, _) =
+            rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| Error::step("make a pipe", e))?;
+        let started = logger::reading_end(&fifo).and_then(|read| program.start(owner, [read, at_its_end]));
+        let (logger, ready) = started.inspect_err(|_| sink.end())?;
+        self.logger = Some(logger);
+        Ok((sink, ready))
+    }
+
+    /// The client's program has ended. It does not bring the process down, nor to a halt.
+    pub(crate) fn logger_ended(&mut self) {
+        self.logger.iter_mut().for_each(Logger::has_ended);
+        self.outputs.iter_mut().for_each(Output::logger_ended);
+    }
+
+    /// Once the client's program has all output, it should end.
+    pub(crate) fn hurry_logger(&mut self) {
+        if self.outputs.iter().all(Output::is_drained)
+            && let Some(logger) = &mut self.logger
+        {
+            logger.hurry();
+        }
+    }
+
+    pub(crate) fn logger_deadline(&self) -> Option<std::time::Instant> {
+        self.logger.as_ref().and_then(Logger::deadline)
     }
 
     /// Keeps the names of streams that are opened later.
@@ -158,9 +241,9 @@ impl Io {
         Ok(())
     }
 
-    /// True once all output has been read and passed on.
+    /// True once all output has been read and passed on, and who took it has ended.
     pub(crate) fn is_drained(&self) -> bool {
-        self.outputs.iter().all(Output::is_drained)
+        self.outputs.iter().all(Output::is_drained) && !self.logger.as_ref().is_some_and(Logger::lives)
     }
 
     /// Moves what can be moved of output `index`. Called when its container end or its sink became ready. True when the
@@ -181,6 +264,7 @@ impl Io {
         for output in &mut self.outputs {
             output.end(self.log.as_mut());
         }
+        self.logger.iter_mut().for_each(Logger::end);
         self.remove_files();
         *self = Io { uris: std::mem::take(&mut self.uris), ..Io::default() };
     }

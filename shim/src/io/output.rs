@@ -39,6 +39,9 @@ pub(crate) struct Output {
     /// The kernel moves the bytes from the source to the sink.
     #[serde(default)]
     pub(super) direct: bool,
+    /// A program of the client reads the source, and this shim only sees its end.
+    #[serde(default)]
+    pub(super) is_logged: bool,
     /// The sink takes no more for now, though nothing is pending here.
     #[serde(default)]
     full: bool,
@@ -48,6 +51,8 @@ pub(crate) struct Output {
 pub(crate) enum Interest<'a> {
     /// Output to be read, or its end.
     Source(BorrowedFd<'a>),
+    /// The end of output that somebody else reads.
+    Hangup(BorrowedFd<'a>),
     /// A sink that takes no more for now, or an idle one whose reader may vanish.
     Sink(BorrowedFd<'a>, PollFlags),
 }
@@ -65,6 +70,7 @@ impl Output {
             name: PathBuf::new(),
             spool: None,
             direct: false,
+            is_logged: false,
             full: false,
         }
     }
@@ -108,10 +114,13 @@ impl Output {
 
     pub(crate) fn interest(&self) -> impl Iterator<Item = Interest<'_>> {
         let waits = !self.pending.is_empty() || self.full;
-        let sources = [&self.source, &self.terminal].map(|source| source.as_ref().filter(|_| !waits));
+        let is_read = !waits && !self.is_logged;
+        let sources = [&self.source, &self.terminal].map(|source| source.as_ref().filter(|_| is_read));
+        let hangup = self.source.as_ref().filter(|_| self.is_logged);
         let wanted = if waits { PollFlags::OUT } else { PollFlags::empty() };
         let sink = self.sink.fd().map(|fd| Interest::Sink(fd, wanted));
-        sources.into_iter().flatten().map(|fd| Interest::Source(fd.as_fd())).chain(sink)
+        let hangup = hangup.map(|fd| Interest::Hangup(fd.as_fd()));
+        sources.into_iter().flatten().map(|fd| Interest::Source(fd.as_fd())).chain(hangup).chain(sink)
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -123,6 +132,12 @@ impl Output {
     }
 
     pub(super) fn pump(&mut self, mut log: Option<&mut JsonFile>) {
+        if self.is_logged {
+            if self.source.as_ref().is_some_and(is_hung_up) {
+                self.end(None);
+            }
+            return;
+        }
         self.sink.notice_reader_gone();
         if self.direct {
             return self.pump_direct();
@@ -158,6 +173,12 @@ impl Output {
                 return;
             }
         }
+    }
+
+    /// The client's program has ended: what comes is thrown away.
+    pub(super) fn logger_ended(&mut self) {
+        self.is_logged = false;
+        self.sink.end();
     }
 
     /// From the source to the client's FIFO, or away where nobody reads. What is moved is never in this process, so that
@@ -295,6 +316,13 @@ impl Output {
             Err(_) => Read::Ended,
         }
     }
+}
+
+/// Nobody has it open for writing any more.
+fn is_hung_up(fifo: &OwnedFd) -> bool {
+    let mut poll = [PollFd::new(fifo, PollFlags::empty())];
+    let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut poll, Some(&zero)).is_ok() && poll[0].revents().contains(PollFlags::HUP)
 }
 
 fn has_room(pipe: BorrowedFd<'_>) -> bool {

@@ -9,6 +9,7 @@
 //! What has no name is kept by the daemon, which duplicates the descriptors of [`Io::keepable`].
 
 use super::fifo::{Sink, open_fifo};
+use super::logger::Logger;
 use super::spool::Spool;
 use super::{Io, Output, Readers, Stdin};
 use crate::error::Error;
@@ -75,10 +76,14 @@ impl Io {
             return;
         }
         self.base = base;
-        for (stream, uri) in [(Stream::Stdout, &self.uris.stdout), (Stream::Stderr, &self.uris.stderr)] {
+        let is_logged = self.program().is_some();
+        for stream in self.streams().into_iter().filter(|_| !self.uris.terminal).collect::<Vec<_>>() {
             let name = fifo(&self.base, stream);
-            if !uri.is_empty() && name.exists() {
-                self.outputs.push(Output::unrecorded(stream, name));
+            if name.exists() {
+                let mut output = Output::unrecorded(stream, name);
+                // Of its logger nothing more is known than that it reads.
+                output.is_logged = is_logged;
+                self.outputs.push(output);
             }
         }
     }
@@ -86,12 +91,10 @@ impl Io {
     /// The FIFOs of an exec that will be started: the daemon holds them from here on, so that nothing is lost where the
     /// exec has ended before the daemon has heard of its start.
     pub(crate) fn make_named(&self, base: &Path) -> Result<(), Error> {
-        for (stream, uri) in [(Stream::Stdout, &self.uris.stdout), (Stream::Stderr, &self.uris.stderr)] {
-            if !self.uris.terminal && !uri.is_empty() {
-                make_name(&fifo(base, stream))?;
-            }
-        }
-        Ok(())
+        self.streams()
+            .into_iter()
+            .filter(|_| !self.uris.terminal)
+            .try_for_each(|stream| make_name(&fifo(base, stream)))
     }
 
     /// Of an exec that is not started.
@@ -119,22 +122,44 @@ impl Io {
             }
         }
         let master = self.console.as_ref().and_then(|_| kept("master"));
+        let had_logger = self.logger.as_ref().is_some_and(Logger::lives);
+        let logger = self.logger.take().map(Logger::adopt);
+        let is_logged = logger.as_ref().is_none_or(Logger::lives);
+        let program = io.program();
         if let Some(console) = self.console.take() {
             io.console = Some(console.adopt());
         }
         for left in std::mem::take(&mut self.outputs) {
-            let uri = if left.stream == Stream::Stderr { &io.uris.stderr } else { &io.uris.stdout };
-            let sink = Sink::open(uri, readers).unwrap_or_else(|error| {
+            let opened = match (&program, &logger, &master) {
+                (None, ..) => Sink::open(io.uris.of(left.stream), readers),
+                // The one before is at its end of file, with the shim that wrote to it. The process runs already, and
+                // does not wait for the program to be ready.
+                (Some(program), Some(before), Some(_)) if left.source.is_some() && had_logger => {
+                    let started = io.start_terminal_logger(program, before.owner().clone());
+                    started.map(|(sink, ready)| {
+                        if let Some(logger) = &mut io.logger {
+                            logger.hold(ready);
+                        }
+                        sink
+                    })
+                }
+                _ => Ok(Sink::Nowhere),
+            };
+            let sink = opened.unwrap_or_else(|error| {
                 complain("an output", &error);
                 Sink::Nowhere
             });
             let mark = marks[left.stream.index()];
             let source = kept(left.stream.name());
             match left.adopt(sink, source, mark, &self.base, master.as_ref()) {
-                Ok(output) => io.outputs.push(output),
+                Ok(mut output) => {
+                    output.is_logged &= is_logged;
+                    io.outputs.push(output);
+                }
                 Err(error) => complain("an output", &error),
             }
         }
+        io.logger = io.logger.or(logger);
         // The stream of the write that a kill came after goes first: then the position says all.
         if let Some(log) = &mut io.log {
             let mut order: Vec<&mut Output> = io.outputs.iter_mut().collect();
@@ -180,7 +205,7 @@ impl Output {
             output.end(None);
             return Ok(output);
         }
-        output.direct = self.direct;
+        (output.direct, output.is_logged) = (self.direct, self.is_logged);
         if self.name.as_os_str().is_empty() {
             output.source = master()?;
             return Ok(output);
