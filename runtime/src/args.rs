@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::checkpoint::ManageCgroups;
 use crate::error::{Error, Result};
+use crate::rootless;
 use parse::Parsed;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,7 +214,7 @@ fn parse_global(words: &[String], global: &mut Global) -> Result<Command> {
 
 fn default_root() -> String {
     match std::env::var("XDG_RUNTIME_DIR") {
-        Ok(dir) if !dir.is_empty() && !rustix::process::geteuid().is_root() => format!("{dir}/rung"),
+        Ok(dir) if !dir.is_empty() && rootless::has_own_runtime_dir() => format!("{dir}/rung"),
         _ => "/run/rung".to_owned(),
     }
 }

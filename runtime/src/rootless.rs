@@ -20,6 +20,13 @@ fn is_in_user_namespace() -> bool {
     !map.split_whitespace().eq(WHOLE)
 }
 
+/// Whether XDG_RUNTIME_DIR is for us: also for a root that podman made of an ordinary user by a user namespace, as runc
+/// has it; not for one whose name is root, as it is inside a container.
+pub(crate) fn has_own_runtime_dir() -> bool {
+    let is_called_root = || std::env::var("USER").is_ok_and(|name| name == "root");
+    !rustix::process::geteuid().is_root() || (is_in_user_namespace() && !is_called_root())
+}
+
 /// Said in one sentence, before anything is tried.
 pub(crate) fn require_rights(rootless: Option<bool>) -> Result<()> {
     if rootless == Some(false) && !rustix::process::geteuid().is_root() {
