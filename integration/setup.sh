@@ -46,6 +46,7 @@ conmon conmon
 skopeo skopeo
 docker-registry docker-registry
 newuidmap uidmap
+buildah buildah
 LIST
 }
 
