@@ -142,3 +142,27 @@ fn a_cgroup_in_use_is_refused_and_left_as_it_is() {
     rt.call(&["delete", "-f", &first]).ok();
     rt.assert_clean(&bundle);
 }
+
+/// A runtime that was killed, or that is at it right now, has made cgroups of cpuset and not yet filled them: they would
+/// take no process.
+#[test]
+fn a_cpuset_that_is_empty_is_filled() {
+    if !machine_has_v1() {
+        return;
+    }
+    let mut rt = Runtime::new();
+    let id = rt.id();
+    let parent = std::path::PathBuf::from(format!("/sys/fs/cgroup/cpuset/{id}-parent"));
+    let mut bundle = Bundle::new();
+    bundle.config["linux"]["cgroupsPath"] = json!(format!("/{id}-parent/{id}"));
+    for left in [parent.clone(), parent.join(&id)] {
+        std::fs::create_dir_all(&left).expect("a cgroup");
+        rt.start_sleeper(&mut bundle, &id);
+        rt.call(&["delete", "-f", &id]).ok();
+        for hierarchy in std::fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten() {
+            let _ = std::fs::remove_dir(hierarchy.path().join(format!("{id}-parent")));
+        }
+        assert!(!parent.exists(), "{} is left", parent.display());
+    }
+    rt.assert_clean(&bundle);
+}

@@ -203,7 +203,8 @@ fn make_dirs(path: &Path, made: &mut dyn FnMut(&Path) -> Result<()>) -> Result<(
             step_done();
             made(path)
         }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        // One that was killed may have made it and no more.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => made(path),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let parent =
                 path.parent().ok_or_else(|| Error::invalid("the cgroup hierarchy is not mounted"))?;

@@ -228,13 +228,17 @@ fn refuse_without_effect(dir: &Path, setting: &limits::Setting) -> Result<()> {
     }
 }
 
-/// A new cpuset is empty and takes no process until it has CPUs and memory nodes.
+/// A new cpuset is empty and takes no process until it has CPUs and memory nodes. So may those above it be: of a runtime
+/// that was killed in between, or is about to fill them.
 fn inherit_cpuset(dir: &Path) -> Result<()> {
     let parent = dir.parent().unwrap_or(dir);
     for file in ["cpuset.cpus", "cpuset.mems"] {
         let read =
             |dir: &Path| super::read_file(dir, file).step(|| format!("read {file} of {}", dir.display()));
         if read(dir)?.is_empty() {
+            if read(parent)?.is_empty() {
+                inherit_cpuset(parent)?;
+            }
             super::write_file(dir, file, &read(parent)?)?;
         }
     }
