@@ -1,22 +1,22 @@
 //! `start`, `delete` and `-info`: the short commands that containerd runs.
 
+mod home;
+
 use crate::args::Args;
 use crate::container::{CreateOptions, Shim};
 use crate::event_loop::{self, Connections, State};
 use crate::events::Publisher;
 use crate::runtime::{self, Runtime};
 use crate::{handover, mounts, sys};
+use home::{Home, listen};
 use prost::Message;
 use proto::any::{self, Any};
 use proto::task::bootstrap::BootstrapParams;
 use proto::task::{api, bundle, types};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
-use sha2::{Digest, Sha256};
 use std::error::Error;
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime};
@@ -33,17 +33,17 @@ const COMMANDS_LEFT: Duration = Duration::from_secs(10);
 pub(crate) fn start(args: &Args) -> Result<()> {
     let given = read_options(args)?;
     let defaults = CreateOptions::from_any(given.options.as_ref())?.unwrap_or_default();
-    let path = socket_path(args)?;
-    let address = format!("unix://{}", path.display());
-    let Some(listener) = listen(&path)? else {
-        // A shim serves it already: an earlier start of the same container that was not waited for.
-        return announce(&address, given.is_bootstrap);
-    };
-    crate::container::write_whole(Path::new(bundle::ADDRESS), address.as_bytes())?;
+    let home = Home::of(args, std::env::current_dir()?)?;
+    let (lock, listener) = home.claim()?;
+    home.sign()?;
+    // Else a shim serves it already: the group's, or that of an earlier start that was not waited for.
+    let Some(listener) = listener else { return announce(&home.address(), given.is_bootstrap) };
     if !sys::fork()? {
-        return announce(&address, given.is_bootstrap);
+        return announce(&home.address(), given.is_bootstrap);
     }
-    detach()?;
+    drop(lock);
+    detach(&home.bundle.join(bundle::LOG))?;
+    home.enter()?;
     let publisher = Publisher::new(std::env::var("TTRPC_ADDRESS").ok(), &args.namespace);
     let shim = Shim::new(&args.namespace, defaults, publisher)?;
     serve(State { shim, connections: Connections::default(), listener })
@@ -55,28 +55,31 @@ pub(crate) fn adopt(args: &Args) -> Result<()> {
     let mut input = Vec::new();
     std::io::stdin().take(MAX_OPTIONS).read_to_end(&mut input)?;
     let kept = handover::Kept::parse(&input)?;
-    let path = socket_path(args)?;
-    let address = format!("unix://{}", path.display());
-    let Some(listener) = listen(&path)? else { return announce(&address, false) };
+    let home = Home::of(args, std::env::current_dir()?)?;
+    // The others of a group wait here: one adopts them all.
+    let lock = home.lock()?;
+    let Some(listener) = listen(&home.socket)? else { return announce(&home.address(), false) };
+    home.enter()?;
     let mut shim = match adopt_state(&kept) {
         Ok(shim) => shim,
         Err(error) => {
-            let _ = std::fs::remove_file(&path);
+            let _ = std::fs::remove_file(&home.socket);
             return Err(error);
         }
     };
-    crate::container::write_whole(Path::new(bundle::ADDRESS), address.as_bytes())?;
+    home.sign()?;
     shim.publisher.adopt(std::env::var("TTRPC_ADDRESS").ok());
     drop(kept);
     if !sys::fork()? {
-        return announce(&address, false);
+        return announce(&home.address(), false);
     }
-    detach()?;
+    drop(lock);
+    detach(&home.bundle.join(bundle::LOG))?;
     serve(State { shim, connections: Connections::default(), listener })
 }
 
 fn adopt_state(kept: &handover::Kept) -> Result<Shim> {
-    wait_for_commands(&std::env::current_dir()?, COMMANDS_LEFT);
+    wait_for_commands(&std::env::current_dir()?, None, COMMANDS_LEFT);
     let mut shim = handover::left()?;
     // A runtime that writes into a closed pipe must not end this process.
     sys::ignore_signals(&[libc::SIGPIPE]);
@@ -84,16 +87,17 @@ fn adopt_state(kept: &handover::Kept) -> Result<Shim> {
     Ok(shim)
 }
 
-/// Waits for the runtime's commands that a killed shim has left in its bundle: what they do is to be known. They are
-/// known by their working directory, which a container's process never has, and their log.
-fn wait_for_commands(dir: &Path, patience: Duration) {
+/// Waits for the runtime's commands that a killed shim has left in its folder: what they do is to be known. They are
+/// known by their working directory, which a container's process never has, and their log, which is in `bundle` where
+/// only that one's matter.
+fn wait_for_commands(dir: &Path, bundle: Option<&Path>, patience: Duration) {
     use rustix::process::{Pid, PidfdFlags, pidfd_open};
     let deadline = Instant::now() + patience;
     let is_command = |pid: i32| {
         let proc = PathBuf::from(format!("/proc/{pid}"));
         // An exec's has a log of its own, EXEC.log.json.
         let is_log = |word: &[u8]| {
-            word.starts_with(dir.as_os_str().as_encoded_bytes())
+            bundle.is_none_or(|bundle| word.starts_with(bundle.as_os_str().as_encoded_bytes()))
                 && word.ends_with(bundle::RUNTIME_LOG.as_bytes())
         };
         let has_log = |line: Vec<u8>| line.split(|byte| *byte == 0).any(is_log);
@@ -128,13 +132,9 @@ pub(crate) fn resume(state: i32) -> Result<()> {
 fn serve(mut state: State) -> Result<()> {
     let signals = sys::signals(&[libc::SIGCHLD, libc::SIGUSR2])?;
     event_loop::serve(&mut state, &signals)?;
-    handover::forget(&state.shim);
-    if let Ok(address) = state.listener.local_addr()
-        && let Some(path) = address.as_pathname()
-    {
-        let _ = std::fs::remove_file(path);
-    }
-    Ok(())
+    let address = state.listener.local_addr()?;
+    let socket = address.as_pathname().ok_or("the socket has no path")?;
+    home::leave(socket, || handover::forget(&state.shim))
 }
 
 /// The forms a daemon understands: text up to containerd 2.2, JSON with the API's version from where it sends
@@ -151,13 +151,13 @@ fn announce(address: &str, is_bootstrap: bool) -> Result<()> {
 }
 
 /// Leaves the daemon's session, becomes the reaper of the container's orphans, and takes the bundle's log as stderr.
-fn detach() -> Result<()> {
+fn detach(log: &Path) -> Result<()> {
     rustix::process::setsid()?;
     rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))?;
     sys::ignore_ends();
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     let log_flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let log = rustix::fs::open(bundle::LOG, log_flags, Mode::empty());
+    let log = rustix::fs::open(log, log_flags, Mode::empty());
     use std::os::fd::AsFd;
     sys::replace_stdio(null.as_fd(), 0)?;
     sys::replace_stdio(null.as_fd(), 1)?;
@@ -177,8 +177,9 @@ pub(crate) fn delete(args: &Args) -> Result<()> {
         Some(dir) => dir.clone(),
         None => std::env::current_dir()?,
     };
+    let home = Home::of(args, dir.clone())?;
     // A create that goes on behind the runtime's delete would leave its container.
-    wait_for_commands(&dir, COMMANDS_LEFT / 2);
+    wait_for_commands(home.folder(), Some(&dir), COMMANDS_LEFT / 2);
     let options = std::fs::read(dir.join(bundle::OPTIONS));
     let runtime: Runtime = match &options {
         Ok(json) => serde_json::from_slice(json)?,
@@ -205,11 +206,7 @@ pub(crate) fn delete(args: &Args) -> Result<()> {
     if mounts::is_mounted(&rootfs) {
         mounts::unmount_all(&rootfs);
     }
-    if let Ok(address) = std::fs::read_to_string(dir.join(bundle::ADDRESS))
-        && let Some(path) = address.trim().strip_prefix("unix://")
-    {
-        let _ = std::fs::remove_file(path);
-    }
+    home.clear(&args.id);
     let pid =
         std::fs::read_to_string(dir.join(bundle::INIT_PID)).ok().and_then(|pid| pid.trim().parse().ok());
     let response = api::DeleteResponse {
@@ -270,44 +267,4 @@ pub(crate) fn parse_options(input: &[u8], args: &Args) -> Result<Given> {
     }
     let any = Any::decode(input).map_err(|e| format!("read the options on standard input: {e}"))?;
     Ok(Given { options: Some(any), is_bootstrap: false })
-}
-
-/// A name that is the same for the same container of the same daemon; a bundle's own path may be too long for a socket.
-fn socket_path(args: &Args) -> Result<PathBuf> {
-    let dir = match (rustix::process::geteuid().is_root(), std::env::var_os("XDG_RUNTIME_DIR")) {
-        (true, _) => PathBuf::from("/run/containerd/s"),
-        (false, Some(dir)) => PathBuf::from(dir).join("containerd/s"),
-        (false, None) => PathBuf::from(format!("/tmp/containerd-s-{}", rustix::process::geteuid().as_raw())),
-    };
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&dir)
-        .map_err(|e| step("create", &dir, e))?;
-    let name = Path::new(&args.address).join(&args.namespace).join(&args.id);
-    let hash = Sha256::digest(name.as_os_str().as_encoded_bytes());
-    let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(dir.join(hex))
-}
-
-/// The socket, or none where a live shim has it.
-fn listen(path: &Path) -> Result<Option<UnixListener>> {
-    let listener = match UnixListener::bind(path) {
-        Ok(listener) => listener,
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            if UnixStream::connect(path).is_ok() {
-                return Ok(None);
-            }
-            std::fs::remove_file(path).map_err(|e| step("remove the stale socket", path, e))?;
-            UnixListener::bind(path).map_err(|e| step("bind", path, e))?
-        }
-        Err(error) => return Err(step("bind", path, error)),
-    };
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-        .map_err(|e| step("chmod", path, e))?;
-    Ok(Some(listener))
-}
-
-fn step(what: &str, path: &Path, error: std::io::Error) -> Box<dyn Error> {
-    format!("{what} {}: {error}", path.display()).into()
 }

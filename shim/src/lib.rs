@@ -2,7 +2,7 @@
 //! exit status. It answers containerd's task API, versions 2 and 3, over ttrpc, and links no runtime: it runs one.
 //!
 //! ```text
-//! launch        start (socket, detach, print the address), delete, -info
+//! launch        start (socket, detach, print the address), delete, -info; where a shim works: of a group, or alone
 //! event_loop    one poll loop over a closed enum; everything that can wake the shim is named there
 //! handover      a new binary takes over, in the same process; another shim, after a SIGKILL
 //! service       task API: decode, call, encode
@@ -23,7 +23,8 @@
 //!
 //! On disk, in the bundle (names in `proto::task::bundle`): `address` (written by `start`), `init.pid` and `log.json`
 //! (by the runtime), `options.json` and `runtime` (so that `delete` works from the bundle alone), and what outlives a
-//! SIGKILL: `shim-state.json` and `io-*` (io::survival).
+//! SIGKILL: `shim-state.json` and `io-*` (io::survival). Containers of one group (a pod) have one shim, and those last two
+//! in a folder of the group (launch::home).
 //!
 //! A killed shim leaves its container running, with FIFOs that it holds open itself. A daemon that notices runs `adopt`:
 //! the next shim goes on with the log at the very byte, asks the runtime what became of a command that was under way,

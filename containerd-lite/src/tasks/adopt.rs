@@ -9,7 +9,7 @@ use super::bundle::Bundle;
 use super::shim::{self, Shim};
 use super::ttrpc::Failure;
 use crate::error::{Context, Error, Result};
-use proto::task::api::CloseIoRequest;
+use proto::task::api::{CloseIoRequest, StateRequest, StateResponse};
 use proto::task::bundle;
 use proto::task::gantry::{Descriptor, DescriptorsRequest, DescriptorsResponse};
 use rustix::fs::{Mode, OFlags};
@@ -51,12 +51,25 @@ impl Tasks {
     }
 
     async fn adopt_once(&self, shim: &Shim) -> Result<()> {
-        {
+        let sharing = self.sharing(shim);
+        if sharing.is_empty() {
             let kept = shim.kept.lock().await;
+            self.adopt_bundle(&shim.bundle, &kept).await?;
+        } else {
+            // One shim adopts the whole group, and needs what is kept of each.
+            let mut kept = copy(&*shim.kept.lock().await);
+            for other in sharing {
+                kept.append(&mut copy(&*other.kept.lock().await));
+            }
             self.adopt_bundle(&shim.bundle, &kept).await?;
         }
         let bootstrap = shim.bundle.bootstrap().ok_or_else(|| Error::not_found("bootstrap.json"))?;
-        shim.reconnect(&bootstrap).await
+        shim.reconnect(&bootstrap).await?;
+        let request = StateRequest { id: shim.bundle.id.clone(), exec_id: String::new() };
+        match shim.ask::<_, StateResponse>("State", &request, Some(shim::LOAD)).await {
+            Err(Failure::Status(status)) => Err(Error::remote(status.code, &status.message)),
+            _ => Ok(()),
+        }
     }
 
     /// Runs `adopt`; `kept` stays open meanwhile.
@@ -74,9 +87,14 @@ impl Tasks {
     }
 }
 
+fn copy(kept: &Kept) -> Kept {
+    kept.iter().filter_map(|(name, fd)| Some((name.clone(), fd.try_clone().ok()?))).collect()
+}
+
 /// Holds what a process writes, and execs that have just been started: what has no name, the shim has to be asked for.
 fn hold(bundle: &Bundle, kept: &mut Kept) {
-    for entry in std::fs::read_dir(&bundle.path).into_iter().flatten().flatten() {
+    let folders = std::iter::once(bundle.path.clone()).chain(bundle.group_folder());
+    for entry in folders.flat_map(std::fs::read_dir).flatten().flatten() {
         let Ok(name) = entry.file_name().into_string() else { continue };
         if entry.file_type().is_ok_and(|kind| kind.is_fifo()) && name.starts_with(bundle::IO_PREFIX) {
             let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -138,7 +156,11 @@ impl Shim {
         let response: DescriptorsResponse = self.control("Descriptors", &DescriptorsRequest {}).await?;
         let pid = Pid::from_raw(response.process).ok_or_else(|| Error::invalid("a shim without a pid"))?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).step(|| "open the shim's process")?;
-        Ok(renew(before, response.descriptors, |descriptor| {
+        // A group's shim names those of its other tasks too.
+        let own = format!("{}/", self.bundle.id);
+        let mut named = response.descriptors;
+        named.retain(|descriptor| descriptor.name.starts_with(&own));
+        Ok(renew(before, named, |descriptor| {
             let copy = pidfd_getfd(&pidfd, descriptor.number, PidfdGetfdFlags::empty()).ok()?;
             let stat = rustix::fs::fstat(&copy).ok()?;
             ((stat.st_dev, stat.st_ino) == (descriptor.device, descriptor.inode)).then_some(copy)

@@ -178,6 +178,12 @@ impl Bundle {
         self.file(name::SHIM_STATE).exists()
     }
 
+    /// Where its shim works, if that is not here: it serves a group.
+    pub(crate) fn group_folder(&self) -> Option<PathBuf> {
+        let state = std::fs::read_link(self.file(name::SHIM_STATE)).ok()?;
+        state.parent().map(Path::to_owned)
+    }
+
     /// Create was a success: from here on the task is one that clients know.
     pub(crate) fn finish_creation(&self) -> Result<()> {
         std::fs::remove_file(self.file(CREATING)).step(|| format!("finish bundle {}", self.path.display()))

@@ -173,6 +173,24 @@ impl Tasks {
         });
     }
 
+    /// Other listed tasks of the same shim.
+    fn sharing(&self, shim: &Shim) -> Vec<Arc<Shim>> {
+        let list = self.lock();
+        let all = list.values().flatten();
+        all.filter(|other| other.address == shim.address && other.bundle.id != shim.bundle.id)
+            .cloned()
+            .collect()
+    }
+
+    /// Ends a shim that has no task left.
+    async fn end(&self, shim: &Shim) {
+        if self.sharing(shim).is_empty() {
+            shim.shut_down().await;
+        } else {
+            let _ = shim.ask_to_end().await;
+        }
+    }
+
     fn unlist(&self, bundle: &Bundle) {
         self.lock().remove(&(bundle.namespace.clone(), bundle.id.clone()));
     }
@@ -260,7 +278,7 @@ impl Tasks {
             Ok(_) => {}
         }
         if !shim.deleting.swap(true, Ordering::AcqRel) {
-            shim.shut_down().await;
+            self.end(&shim).await;
             let removed = remove(&shim.bundle).await;
             self.unlist(&shim.bundle);
             removed?;
@@ -484,8 +502,8 @@ impl Undo<'_> {
     async fn with_shim(&self, shim: &Shim, error: Error) -> Error {
         let request = api::DeleteRequest { id: self.bundle.id.clone(), exec_id: String::new() };
         let deleted: Result<DeleteResponse> = shim.call("Delete", &request, Some(shim::CONTROL)).await;
-        shim.shut_down().await;
-        if shim.is_closed() && deleted.is_ok() {
+        self.tasks.end(shim).await;
+        if (shim.is_closed() || !self.tasks.sharing(shim).is_empty()) && deleted.is_ok() {
             self.log(remove(self.bundle).await);
         } else {
             // The binary's own delete takes the runtime's leftovers and mounts away.

@@ -50,6 +50,8 @@ pub(crate) struct Launcher {
 /// A shim and the one task it serves. When it is killed, another may adopt the task and take its place here.
 pub(super) struct Shim {
     pub(super) bundle: Bundle,
+    /// Where it listens: the tasks of one group have one shim.
+    pub(super) address: String,
     client: Mutex<Arc<Client>>,
     pub(super) life: watch::Sender<Life>,
     /// What the next shim is to be given, if this one is killed.
@@ -278,6 +280,7 @@ impl Shim {
         let log = forward_log(&bundle.log());
         Ok(Shim {
             bundle,
+            address: bootstrap.address.clone(),
             client: Mutex::new(Arc::new(client)),
             life: watch::Sender::new(Life::default()),
             kept: Default::default(),
@@ -393,12 +396,16 @@ impl Shim {
         self.call("State", &request, Some(STATE)).await
     }
 
-    /// Asks the shim to end and waits until it has. It stays when it still serves another container.
-    pub(super) async fn shut_down(&self) {
+    /// Asks the shim to end, which it does not while it still serves another task.
+    pub(super) async fn ask_to_end(&self) -> Result<()> {
         let request = ShutdownRequest { id: self.bundle.id.clone(), now: true };
+        self.call("Shutdown", &request, Some(SHUTDOWN)).await
+    }
+
+    /// The same, and waits until it has ended.
+    pub(super) async fn shut_down(&self) {
         let deadline = tokio::time::Instant::now() + SHUTDOWN;
-        let answer: Result<()> = self.call("Shutdown", &request, Some(SHUTDOWN)).await;
-        if answer.is_ok() {
+        if self.ask_to_end().await.is_ok() {
             let _ = tokio::time::timeout_at(deadline, self.closed()).await;
         }
     }

@@ -456,3 +456,52 @@ fn what_a_killed_shim_leaves_is_cleared() {
         stack.daemon.assert_nothing_left();
     }
 }
+
+/// The annotation by which containers ask for one shim.
+const GROUP: &str = "io.containerd.runc.v2.group=pod";
+
+#[test]
+fn a_group_has_one_shim() {
+    for &below in all() {
+        let stack = Stack::start(below);
+        for id in ["g1", "g2"] {
+            let words = ["-d", "--annotation", GROUP, IMAGE, id, "/bin/sleep", "1000"];
+            stack.daemon.ctr_ok(&stack.run(&words));
+        }
+        stack.start_sleeper("alone");
+        let shims =
+            || stack.daemon.processes().iter().filter(|(_, line)| line.contains("containerd-shim-")).count();
+        assert_eq!(shims(), 2, "{below:?}: {:?}", stack.daemon.processes());
+        // The first one's bundle goes, and the second one lives on.
+        stack.remove("g1");
+        stack.assert_enterable("g2");
+        let words = ["tasks", "exec", "-t", "--exec-id", "e1", "g2", "/bin/sh", "-c", TERMINAL_SCRIPT];
+        talk_in_terminal(&stack.daemon.ctr_command(&words));
+        stack.remove("g2");
+        wait_for(|| shims() == 1, || format!("{below:?}: {:?}", stack.daemon.processes()));
+        stack.remove("alone");
+        stack.daemon.assert_nothing_left();
+    }
+}
+
+/// This containerd knows nothing of adoption: each container is taken down, and the last one takes the group's folder.
+#[test]
+fn a_killed_shim_of_a_group_leaves_nothing() {
+    for &below in all().iter().filter(|below| below.has_our_shim()) {
+        let stack = Stack::start(below);
+        for id in ["g1", "g2"] {
+            let words = ["-d", "--annotation", GROUP, IMAGE, id, "/bin/sleep", "1000"];
+            stack.daemon.ctr_ok(&stack.run(&words));
+        }
+        let address = std::fs::read_to_string(stack.daemon.bundle("g2").join("address")).unwrap();
+        let socket = PathBuf::from(address.trim_start_matches("unix://"));
+        let shim = stack.daemon.processes().into_iter().find(|(_, line)| line.contains("containerd-shim-"));
+        integration::leaks::kill(shim.expect("a shim").0);
+        for id in ["g1", "g2"] {
+            wait_for(|| stack.task(id).is_empty(), || format!("{below:?}: {:?}", stack.task(id)));
+            stack.daemon.ctr_ok(&["containers", "rm", id]);
+        }
+        stack.daemon.assert_nothing_left();
+        assert!(!socket.exists() && !socket.with_extension("group").exists(), "{}", socket.display());
+    }
+}

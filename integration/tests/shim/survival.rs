@@ -3,6 +3,8 @@
 //!
 //! GANTRY_SHIM_KILLS and GANTRY_SHIM_KILLS_TERMINAL set how many kills there are.
 
+mod group;
+
 use integration::containerd_lite::wait_for;
 use integration::engine::{Engine, IMAGE, wait_child};
 use integration::leaks;

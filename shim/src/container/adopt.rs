@@ -63,11 +63,14 @@ impl Shim {
             process.deleting = None;
             process.busy = false;
         }
-        let inits: Vec<(String, Handle)> =
-            self.containers.iter().map(|(id, c)| (id.clone(), c.init)).collect();
-        if inits.iter().any(|(_, init)| self.process(*init).pid == 0) {
+        let all: Vec<(String, Handle)> = self.containers.iter().map(|(id, c)| (id.clone(), c.init)).collect();
+        let (inits, unmade): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|(_, init)| self.process(*init).pid != 0);
+        if inits.is_empty() && !unmade.is_empty() {
             return Err(Error::precondition("a create was under way, which is to be undone"));
         }
+        // Who asked for it takes it back, and the others of its group go on.
+        unmade.into_iter().for_each(|(id, init)| self.forget_unmade(&id, init));
         for (id, init) in &inits {
             self.adopt_container(id);
             self.find_state(id, *init);
@@ -80,6 +83,15 @@ impl Shim {
         // Those of execs come before that of their container by themselves.
         handles.into_iter().for_each(|handle| self.settle_exit(handle));
         Ok(())
+    }
+
+    fn forget_unmade(&mut self, id: &str, init: Handle) {
+        let base = self.io_base(init);
+        self.containers.remove(id);
+        if let Some(mut process) = self.processes.remove(&init) {
+            process.io.close();
+            process.io.remove_named(&base);
+        }
     }
 
     fn adopt_container(&mut self, id: &str) {

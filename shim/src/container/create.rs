@@ -76,6 +76,7 @@ impl Shim {
                 request.id
             )));
         }
+        self.shutdown = false;
         let options =
             CreateOptions::from_any(request.options.as_ref())?.unwrap_or_else(|| self.defaults.clone());
         let runtime = Runtime::new(&options.runtime, &self.namespace);
