@@ -257,8 +257,13 @@ impl Engine {
 
     /// The docker command, prepared.
     pub fn command(&self, arguments: &[&str]) -> Command {
+        self.patient_command(DEADLINE, arguments)
+    }
+
+    /// The same, which may take so many seconds.
+    pub fn patient_command(&self, seconds: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new("timeout");
-        command.args(["--kill-after=2", DEADLINE]).arg(&self.docker);
+        command.args(["--kill-after=2", seconds]).arg(&self.docker);
         command.env("DOCKER_HOST", format!("unix://{}", self.socket().display()));
         command.env("DOCKER_CONFIG", self.path("config")).args(arguments);
         command

@@ -1,6 +1,7 @@
 //! The shim's own life: what it does while no daemon looks, and what happens when it is exchanged or killed.
 
 mod events;
+mod growth;
 mod logger;
 mod survival;
 mod task_api;

@@ -60,13 +60,14 @@ fn under_load_nothing_is_lost() {
     let script = "i=0; while [ ! -e /shared/stop ]; do i=$((i+1)); echo line $i; usleep 2000; done; exit 7";
     let names: Vec<String> = (0..count).map(|number| format!("writer{number}")).collect();
     let mut waiting = Vec::new();
+    let patient =
+        |words: &[&str]| engine.patient_command("900", words).stdout(Stdio::piped()).spawn().unwrap();
     for (number, name) in names.iter().enumerate() {
         let terminal = if number % 2 == 0 { "--tty=false" } else { "--tty" };
         engine.ok(&["run", "-d", terminal, "--name", name, "-v", &mount, IMAGE, "sh", "-c", script]);
-        waiting.push(engine.command(&["wait", name]).stdout(Stdio::piped()).spawn().unwrap());
+        waiting.push(patient(&["wait", name]));
     }
-    let mut follower =
-        engine.command(&["attach", "--no-stdin", &names[0]]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut follower = patient(&["attach", "--no-stdin", &names[0]]);
     let shims: Vec<i32> = names.iter().map(|name| shim_of(&engine, name)).collect();
     let pids: Vec<String> = names.iter().map(|name| engine.inspect(name, ".State.Pid")).collect();
     for round in 0..rounds {

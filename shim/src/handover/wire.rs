@@ -5,17 +5,17 @@ use std::cell::{Cell, RefCell};
 use std::os::fd::RawFd;
 
 thread_local! {
-    /// Descriptors named by what is being written.
-    static NAMED: RefCell<Vec<RawFd>> = const { RefCell::new(Vec::new()) };
+    /// Descriptors named by what is being written, where that is asked for.
+    static NAMED: RefCell<Option<Vec<RawFd>>> = const { RefCell::new(None) };
     /// Reading takes no descriptor over.
     static DRY: Cell<bool> = const { Cell::new(false) };
 }
 
 /// What `write` returns, and the descriptors that it named.
 pub(super) fn collecting<T>(write: impl FnOnce() -> T) -> (T, Vec<RawFd>) {
-    NAMED.take();
+    NAMED.set(Some(Vec::new()));
     let written = write();
-    (written, NAMED.take())
+    (written, NAMED.take().unwrap_or_default())
 }
 
 /// Reads with /dev/null in the place of every descriptor.
@@ -36,7 +36,7 @@ pub(crate) mod descriptor {
 
     pub(crate) fn serialize<T: AsFd, S: Serializer>(fd: &T, serializer: S) -> Result<S::Ok, S::Error> {
         let number = fd.as_fd().as_raw_fd();
-        NAMED.with_borrow_mut(|named| named.push(number));
+        NAMED.with_borrow_mut(|named| named.iter_mut().for_each(|named| named.push(number)));
         serializer.serialize_i32(number)
     }
 
