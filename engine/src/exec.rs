@@ -11,6 +11,7 @@ use crate::containers::{publish, random_id, start};
 use crate::error::{Error, ErrorKind};
 use crate::view::Container;
 use crate::{Ctx, Shared};
+use proto::containerd::task_types::Status;
 use proto::containerd::tasks::ExecProcessRequest;
 use proto::docker::exec::{ExecCreateRequest, ExecInspect, ProcessConfig};
 use serde::{Deserialize, Serialize};
@@ -94,13 +95,14 @@ impl Exec {
 
     /// Returns when the process's exit is known, so that who has seen the end of its output finds its exit code.
     /// A process that has closed its output and lives on is waited for only so long.
-    pub(crate) async fn exit_known(&self) {
+    pub(crate) async fn exit_known(&self, ctx: &Shared, container: &Arc<Container>) {
         let mut ended = self.ended.subscribe();
         for _ in 0..EXIT_DEADLINES_LONGEST {
             let known = tokio::time::timeout(EXIT_DEADLINE, ended.wait_for(|ended| *ended)).await.is_ok();
             if known || matches!(self.state(), ExecState::Running { pid } if runs(pid)) {
                 return;
             }
+            catch_up(ctx, container, self).await;
         }
     }
 
@@ -310,10 +312,31 @@ pub(crate) async fn exited(ctx: &Shared, container: &Arc<Container>, id: &str, c
     }
     let file = ctx.config.run_dir(&container.id).join(format!("{id}{FILE_SUFFIX}"));
     let _ = std::fs::remove_file(file);
-    let Some(exec) = container.exec(id) else { return };
+    // It may have been told and asked for.
+    let Some(exec) = container.exec(id).filter(|exec| exec.is_running()) else { return };
     exec.streams.finish();
     exec.set(ExecState::Ended { code: code as i32, at: Timestamp::now() });
     publish(ctx, container, "exec_die", &[("execID", id.to_owned()), ("exitCode", code.to_string())]);
+}
+
+/// Asks for the end of an exec that was told when nobody listened: containerd was away.
+pub(crate) async fn catch_up(ctx: &Shared, container: &Arc<Container>, exec: &Exec) {
+    if !matches!(exec.state(), ExecState::Running { .. }) {
+        return;
+    }
+    let code = match ctx.containerd.get_process(&container.id, &exec.id).await {
+        Ok(Some(process)) if process.status() == Status::Stopped => process.exit_status,
+        Ok(None) => {
+            // Deleted by who has just been told; else lost with its shim.
+            let mut ended = exec.ended.subscribe();
+            if tokio::time::timeout(Duration::from_secs(1), ended.wait_for(|ended| *ended)).await.is_ok() {
+                return;
+            }
+            137
+        }
+        _ => return,
+    };
+    exited(ctx, container, &exec.id, code).await;
 }
 
 /// Finds the execs an earlier engine has started: running ones are taken over, ended ones deleted.
@@ -335,9 +358,7 @@ pub(crate) async fn adopt(ctx: &Shared, container: &Arc<Container>) {
             stderr: request.attach_stderr && !request.tty,
         };
         let process = ctx.containerd.get_process(&container.id, id).await.ok().flatten();
-        let running = process
-            .as_ref()
-            .is_some_and(|process| process.status() == proto::containerd::task_types::Status::Running);
+        let running = process.as_ref().is_some_and(|process| process.status() == Status::Running);
         let pid = process.as_ref().map_or(0, |process| process.pid);
         let exec = Exec::new(ctx, &container.id, id.to_owned(), request, ExecState::Running { pid });
         let _ = exec.streams.adopt(wanted);

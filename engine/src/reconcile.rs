@@ -262,11 +262,16 @@ async fn lost(
 }
 
 /// What follows from a container's state: `--rm` also where containerd was away when its exit was recorded; when the
-/// engine starts, restart policies of those that are down and the execs of those that are up.
+/// engine starts, restart policies of those that are down. And its execs, when it is up: those of an earlier engine, and
+/// ours that may have ended meanwhile.
 async fn follow_up(ctx: &Shared, container: &Arc<Container>, first: bool) -> Result<(), Error> {
     let (record, live) = container.look();
     if live.is_up() && first {
         exec::adopt(ctx, container).await;
+    } else if live.is_up() {
+        for exec in container.execs() {
+            exec::catch_up(ctx, container, &exec).await;
+        }
     }
     if live != Live::Down {
         return Ok(());

@@ -108,7 +108,7 @@ async fn start(
         let (end, writer) = attach::serve(connection, Some(output), framing, input).await;
         match end {
             End::Detached => publish(&ctx, &container, "exec_detach", &[("execID", exec.id.clone())]),
-            End::Output => exec.exit_known().await,
+            End::Output => exec.exit_known(&ctx, &container).await,
             End::Client => {}
         }
         attach::close(writer).await;
