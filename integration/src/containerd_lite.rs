@@ -169,9 +169,13 @@ impl Daemon {
     fn original_command(&self) -> Command {
         let containerd = bins::peer("containerd").expect("containerd is installed");
         let config = self.path("config.toml");
+        let (version, others) = match containerd_is_2() {
+            true => (3, "\"io.containerd.cri.v1.images\", \"io.containerd.cri.v1.runtime\", "),
+            false => (2, "\"io.containerd.snapshotter.v1.aufs\", "),
+        };
         let text = format!(
-            "version = 2\n\
-             disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.snapshotter.v1.aufs\", \
+            "version = {version}\n\
+             disabled_plugins = [{others}\"io.containerd.grpc.v1.cri\", \
              \"io.containerd.snapshotter.v1.btrfs\", \"io.containerd.snapshotter.v1.devmapper\", \
              \"io.containerd.snapshotter.v1.zfs\"]\n\
              [plugins.\"io.containerd.internal.v1.opt\"]\n\
@@ -263,7 +267,7 @@ impl Daemon {
         match arguments {
             // The ctr of containerd 2 asks for the transfer service, which is not built, unless it is told not to.
             ["images", verb @ ("import" | "export" | "tag"), rest @ ..]
-                if matches!(self.program, Program::ContainerdLite) && ctr_is_of_containerd_2() =>
+                if matches!(self.program, Program::ContainerdLite) && containerd_is_2() =>
             {
                 command.args(["images", verb, "--local"]).args(rest)
             }
@@ -368,7 +372,8 @@ pub fn ctr() -> Command {
     Command::new(bins::peer("ctr").expect("ctr is installed (with containerd)"))
 }
 
-fn ctr_is_of_containerd_2() -> bool {
+/// Whether ctr, and the containerd that it came with, is of version 2.
+pub fn containerd_is_2() -> bool {
     static IS: OnceLock<bool> = OnceLock::new();
     *IS.get_or_init(|| {
         let output = ctr().arg("--version").output().expect("run ctr");

@@ -2,7 +2,7 @@
 //! reference of the same tests, over runc.
 
 use crate::{TERMINAL_SCRIPT, talk_in_terminal};
-use integration::containerd_lite::{Daemon, IMAGE, wait_for};
+use integration::containerd_lite::{Daemon, IMAGE, containerd_is_2, wait_for};
 use integration::dialogue::Dialogue;
 use integration::{bins, criu};
 use std::os::unix::fs::PermissionsExt;
@@ -275,6 +275,31 @@ fn a_terminal_works() {
         stack.start_sleeper("t2");
         talk(&["tasks", "exec", "-t", "--exec-id", "e1", "t2", "/bin/sh", "-c", TERMINAL_SCRIPT]);
         stack.remove("t2");
+        stack.daemon.assert_nothing_left();
+    }
+}
+
+/// containerd 2 asks a shim what it is, and takes ours as it announces itself to every containerd that does not say how
+/// new it is: with version 2 of the task API, which differs from 3 by name only.
+#[test]
+fn containerd_2_takes_it_for_one_of_its_time() {
+    if !containerd_is_2() {
+        eprintln!("SKIPPED: this containerd is of version 1, which knows nothing of the kind");
+        return;
+    }
+    for &below in all().iter().filter(|below| **below != Below::OriginalShim) {
+        let stack = Stack::start(below);
+        stack.start_sleeper("b1");
+        let bootstrap = std::fs::read(stack.daemon.bundle("b1").join("bootstrap.json")).unwrap();
+        let bootstrap: serde_json::Value = serde_json::from_slice(&bootstrap).unwrap();
+        let version = if below.has_our_shim() { 2 } else { 3 };
+        assert_eq!((&bootstrap["version"], &bootstrap["protocol"]), (&version.into(), &"ttrpc".into()));
+        stack.remove("b1");
+        let info = stack.daemon.ctr_ok(&["plugins", "inspect-runtime", "--runtime", &stack.options[1]]);
+        let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+        let name = if below.has_our_shim() { "io.containerd.gantry.v2" } else { "io.containerd.runc.v2" };
+        assert_eq!(info["Name"], name, "{below:?}: {info}");
+        assert!(info["Features"]["ociVersionMax"].is_string(), "{below:?}: {info}");
         stack.daemon.assert_nothing_left();
     }
 }
