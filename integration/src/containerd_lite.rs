@@ -26,6 +26,7 @@ enum Program {
     ContainerdLite,
     /// The original containerd. It looks for shims in the folder `shims`, then among our binaries, then in PATH.
     Containerd,
+    ContainerdForPods,
 }
 
 pub struct Daemon {
@@ -88,7 +89,16 @@ impl Daemon {
 
     /// Starts the original containerd.
     pub fn original() -> Daemon {
-        let mut daemon = Daemon::prepare(Program::Containerd, &[]);
+        Daemon::original_as(Program::Containerd)
+    }
+
+    /// The same with what Kubernetes needs of it: without that, a containerd 2 runs no sandboxes.
+    pub fn original_for_pods() -> Daemon {
+        Daemon::original_as(Program::ContainerdForPods)
+    }
+
+    fn original_as(program: Program) -> Daemon {
+        let mut daemon = Daemon::prepare(program, &[]);
         std::fs::create_dir(daemon.shims()).expect("a folder for shims");
         daemon.launch();
         daemon
@@ -159,7 +169,7 @@ impl Daemon {
                 command.env("PATH", bins::path_of_peers(&[]));
                 command
             }
-            Program::Containerd => self.original_command(),
+            Program::Containerd | Program::ContainerdForPods => self.original_command(),
         };
         command.arg("--root").arg(self.root()).arg("--state").arg(self.state());
         command.arg("--address").arg(self.address()).args(&self.arguments);
@@ -169,14 +179,15 @@ impl Daemon {
     fn original_command(&self) -> Command {
         let containerd = bins::peer("containerd").expect("containerd is installed");
         let config = self.path("config.toml");
-        let (version, others) = match containerd_is_2() {
-            true => (3, "\"io.containerd.cri.v1.images\", \"io.containerd.cri.v1.runtime\", "),
-            false => (2, "\"io.containerd.snapshotter.v1.aufs\", "),
+        let kubernetes = "\"io.containerd.cri.v1.images\", \"io.containerd.cri.v1.runtime\", \"io.containerd.grpc.v1.cri\", ";
+        let (version, others) = match (containerd_is_2(), &self.program) {
+            (true, Program::ContainerdForPods) => (3, ""),
+            (true, _) => (3, kubernetes),
+            (false, _) => (2, "\"io.containerd.grpc.v1.cri\", \"io.containerd.snapshotter.v1.aufs\", "),
         };
         let text = format!(
             "version = {version}\n\
-             disabled_plugins = [{others}\"io.containerd.grpc.v1.cri\", \
-             \"io.containerd.snapshotter.v1.btrfs\", \"io.containerd.snapshotter.v1.devmapper\", \
+             disabled_plugins = [{others}\"io.containerd.snapshotter.v1.btrfs\", \"io.containerd.snapshotter.v1.devmapper\", \
              \"io.containerd.snapshotter.v1.zfs\"]\n\
              [plugins.\"io.containerd.internal.v1.opt\"]\n\
              path = {:?}\n",
@@ -202,7 +213,7 @@ impl Daemon {
             .expect("open the log");
         let sign = match self.program {
             Program::ContainerdLite => "serving address=",
-            Program::Containerd => "containerd successfully booted",
+            Program::Containerd | Program::ContainerdForPods => "containerd successfully booted",
         };
         let (ready, serving) = std::sync::mpsc::channel();
         std::thread::spawn(move || {

@@ -16,4 +16,5 @@ pub mod runtime;
 pub mod spec_schema;
 #[allow(unsafe_code)]
 mod sys;
+pub mod task_api;
 pub mod terminal;

@@ -8,6 +8,7 @@ pub use crate::generated::containerd::services::images::v1 as images;
 pub use crate::generated::containerd::services::introspection::v1 as introspection;
 pub use crate::generated::containerd::services::leases::v1 as leases;
 pub use crate::generated::containerd::services::namespaces::v1 as namespaces;
+pub use crate::generated::containerd::services::sandbox::v1 as sandbox;
 pub use crate::generated::containerd::services::snapshots::v1 as snapshots;
 pub use crate::generated::containerd::services::tasks::v1 as tasks;
 pub use crate::generated::containerd::services::version::v1 as version;

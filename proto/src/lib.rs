@@ -96,6 +96,11 @@ pub(crate) mod generated {
                     include!(concat!(env!("OUT_DIR"), "/containerd.runtime.bootstrap.v1.rs"));
                 }
             }
+            pub mod sandbox {
+                pub mod v1 {
+                    include!(concat!(env!("OUT_DIR"), "/containerd.runtime.sandbox.v1.rs"));
+                }
+            }
         }
         pub mod task {
             pub mod v3 {
@@ -148,6 +153,12 @@ pub(crate) mod generated {
             pub mod leases {
                 pub mod v1 {
                     include!(concat!(env!("OUT_DIR"), "/containerd.services.leases.v1.rs"));
+                }
+            }
+            #[cfg(feature = "containerd")]
+            pub mod sandbox {
+                pub mod v1 {
+                    include!(concat!(env!("OUT_DIR"), "/containerd.services.sandbox.v1.rs"));
                 }
             }
             #[cfg(feature = "containerd")]

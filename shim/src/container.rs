@@ -12,6 +12,7 @@ mod exec;
 mod exits;
 mod memory;
 mod requests;
+mod sandbox;
 mod upgrade;
 
 pub(crate) use calls::Call;
@@ -70,6 +71,8 @@ pub(crate) struct Shim {
     pub(crate) answers: Vec<(ReplyTo, Answer)>,
     /// A client asked for the end, and no container is left.
     pub(crate) shutdown: bool,
+    #[serde(default)]
+    sandbox: Option<sandbox::Sandbox>,
     pub(crate) processes: BTreeMap<Handle, Process>,
     containers: BTreeMap<String, Container>,
     /// Runtime commands on their way, by pid.
@@ -225,6 +228,7 @@ impl Shim {
             publisher,
             answers: Vec::new(),
             shutdown: false,
+            sandbox: None,
             processes: BTreeMap::new(),
             containers: BTreeMap::new(),
             calls: BTreeMap::new(),
@@ -305,6 +309,9 @@ impl Shim {
     pub(crate) fn forget_connection(&mut self, connection: u64) {
         for process in self.processes.values_mut() {
             process.waiters.retain(|waiter| waiter.connection != connection);
+        }
+        if let Some(sandbox) = &mut self.sandbox {
+            sandbox.forget_connection(connection);
         }
     }
 

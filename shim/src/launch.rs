@@ -37,9 +37,11 @@ pub(crate) fn start(args: &Args) -> Result<()> {
     let (lock, listener) = home.claim()?;
     home.sign()?;
     // Else a shim serves it already: the group's, or that of an earlier start that was not waited for.
-    let Some(listener) = listener else { return announce(&home.address(), given.is_bootstrap) };
+    let Some(listener) = listener else {
+        return announce(&home.address(), given.is_bootstrap || home.is_sandbox);
+    };
     if !sys::fork()? {
-        return announce(&home.address(), given.is_bootstrap);
+        return announce(&home.address(), given.is_bootstrap || home.is_sandbox);
     }
     drop(lock);
     detach(&home.bundle.join(bundle::LOG))?;
@@ -138,10 +140,10 @@ fn serve(mut state: State) -> Result<()> {
 }
 
 /// The forms a daemon understands: text up to containerd 2.2, JSON with the API's version from where it sends
-/// bootstrap parameters. Nothing else may be printed.
-fn announce(address: &str, is_bootstrap: bool) -> Result<()> {
+/// bootstrap parameters, and from where it has sandboxes. Nothing else may be printed.
+fn announce(address: &str, in_json: bool) -> Result<()> {
     let mut out = std::io::stdout();
-    if is_bootstrap {
+    if in_json {
         let json = serde_json::json!({"version": 3, "address": address, "protocol": "ttrpc"});
         write!(out, "{json}")?;
     } else {

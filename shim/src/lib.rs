@@ -5,7 +5,7 @@
 //! launch        start (socket, detach, print the address), delete, -info; where a shim works: of a group, or alone
 //! event_loop    one poll loop over a closed enum; everything that can wake the shim is named there
 //! handover      a new binary takes over, in the same process; another shim, after a SIGKILL
-//! service       task API: decode, call, encode
+//! service       task API, sandbox API: decode, call, encode
 //! container     the container, its execs, and what a request, an exit or a finished runtime command does to them
 //! process       the states of one process and what may be asked in each; pure
 //! cgroup        its figures, and whether the kernel killed in it

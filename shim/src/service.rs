@@ -1,10 +1,10 @@
-//! The task API, versions 2 and 3: decode, call, encode; nothing else.
+//! The task API, versions 2 and 3, and the sandbox API: decode, call, encode; nothing else.
 
 use crate::container::{Handled, ReplyTo, Shim};
 use crate::error::Error;
 use prost::Message;
 use proto::kind::ErrorKind;
-use proto::task::{CONTROL_SERVICE, SERVICE_V2, SERVICE_V3, api, gantry};
+use proto::task::{CONTROL_SERVICE, SANDBOX_SERVICE, SERVICE_V2, SERVICE_V3, api, gantry, sandbox};
 use proto::ttrpc::Request;
 
 /// Carries out one request, or starts to.
@@ -28,6 +28,9 @@ fn dispatch(shim: &mut Shim, request: &Request, reply: ReplyTo) -> Result<Handle
     if request.service == CONTROL_SERVICE && request.method == "Descriptors" {
         decode::<gantry::DescriptorsRequest>(request)?;
         return Ok(shim.descriptors());
+    }
+    if request.service == SANDBOX_SERVICE {
+        return sandbox(shim, request, reply);
     }
     let unimplemented = |text: String| Err(Error::new(ErrorKind::Unimplemented, text));
     if request.service != SERVICE_V2 && request.service != SERVICE_V3 {
@@ -55,6 +58,27 @@ fn dispatch(shim: &mut Shim, request: &Request, reply: ReplyTo) -> Result<Handle
             Ok(shim.shut_down())
         }
         method => unimplemented(format!("method {method} of {}: not implemented", request.service)),
+    }
+}
+
+fn sandbox(shim: &mut Shim, request: &Request, reply: ReplyTo) -> Result<Handled, Error> {
+    match request.method.as_str() {
+        "CreateSandbox" => shim.create_sandbox(decode(request)?),
+        "StartSandbox" => shim.start_sandbox(&decode::<sandbox::StartSandboxRequest>(request)?.sandbox_id),
+        "Platform" => shim.platform(&decode::<sandbox::PlatformRequest>(request)?.sandbox_id),
+        "StopSandbox" => shim.stop_sandbox(&decode::<sandbox::StopSandboxRequest>(request)?.sandbox_id),
+        "WaitSandbox" => {
+            shim.wait_sandbox(&decode::<sandbox::WaitSandboxRequest>(request)?.sandbox_id, reply)
+        }
+        "SandboxStatus" => shim.sandbox_status(&decode::<sandbox::SandboxStatusRequest>(request)?.sandbox_id),
+        "PingSandbox" => shim.ping_sandbox(&decode::<sandbox::PingRequest>(request)?.sandbox_id),
+        "ShutdownSandbox" => {
+            shim.shut_down_sandbox(&decode::<sandbox::ShutdownSandboxRequest>(request)?.sandbox_id)
+        }
+        method => {
+            let text = format!("method {method} of {SANDBOX_SERVICE}: not implemented");
+            Err(Error::new(ErrorKind::Unimplemented, text))
+        }
     }
 }
 

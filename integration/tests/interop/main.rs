@@ -8,6 +8,7 @@ mod containerd;
 mod dockerd;
 mod gantryd;
 mod podman;
+mod sandbox;
 
 use integration::terminal::Terminal;
 use std::process::Command;

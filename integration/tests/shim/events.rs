@@ -1,8 +1,8 @@
 //! Events outlive the daemon and the shim: each is told once more rather than not at all, in the order of what happened.
 
-use crate::task_api::TaskApi;
 use integration::containerd_lite::{Daemon, IMAGE, wait_for};
 use integration::leaks;
+use integration::task_api::TaskApi;
 use proto::task::{api, topic};
 use std::path::Path;
 

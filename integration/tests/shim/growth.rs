@@ -1,7 +1,7 @@
 //! A shim that has answered many calls holds no more than one that has answered few.
 
-use crate::task_api::TaskApi;
 use integration::containerd_lite::{Daemon, IMAGE, wait_for};
+use integration::task_api::TaskApi;
 use proto::task::api;
 use std::path::Path;
 

@@ -1,10 +1,10 @@
 //! A client's logging program (`binary://`) and log file (`file://`): what reaches it, when it is there, and what its end
 //! means to the container.
 
-use crate::task_api::{TaskApi, exec_spec};
 use integration::containerd_lite::{Daemon, IMAGE, wait_for};
 use integration::leaks;
 use integration::random::Random;
+use integration::task_api::{TaskApi, exec_spec};
 use proto::containerd::tasks::tasks_client::TasksClient;
 use proto::containerd::tasks::{DeleteProcessRequest, ExecProcessRequest, StartRequest, WaitRequest};
 use proto::task::{api, gantry};

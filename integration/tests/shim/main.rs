@@ -4,5 +4,4 @@ mod events;
 mod growth;
 mod logger;
 mod survival;
-mod task_api;
 mod upgrade;

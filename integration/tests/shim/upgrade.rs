@@ -1,8 +1,8 @@
 //! A new binary takes over in the same process: no line, exit, terminal or waiting client is lost.
 
-use crate::task_api::TaskApi;
 use integration::containerd_lite::wait_for;
 use integration::engine::{Engine, IMAGE, wait_child};
+use integration::task_api::TaskApi;
 use proto::task::gantry;
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::Read;

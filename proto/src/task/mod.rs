@@ -8,6 +8,7 @@ use prost::Message;
 pub use crate::generated::containerd::events;
 pub use crate::generated::containerd::runc::v1 as runc;
 pub use crate::generated::containerd::runtime::bootstrap::v1 as bootstrap;
+pub use crate::generated::containerd::runtime::sandbox::v1 as sandbox;
 pub use crate::generated::containerd::services::events::ttrpc::v1 as forward;
 pub use crate::generated::containerd::task::v3 as api;
 pub use crate::generated::containerd::types;
@@ -19,6 +20,8 @@ pub use crate::generated::io::containerd::cgroups as metrics;
 pub const SERVICE_V2: &str = "containerd.task.v2.Task";
 /// Service name of the task API, version 3 (containerd 2.x); methods and messages are those of version 2.
 pub const SERVICE_V3: &str = "containerd.task.v3.Task";
+/// Service name of what a containerd 2 asks the shim of a sandbox.
+pub const SANDBOX_SERVICE: &str = "containerd.runtime.sandbox.v1.Sandbox";
 /// Service name of what only a shim of ours can be asked.
 pub const CONTROL_SERVICE: &str = "gantry.shim.v1.Control";
 /// Service name under which a daemon takes events from shims.

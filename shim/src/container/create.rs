@@ -168,6 +168,7 @@ impl Shim {
                 for waiter in process.waiters {
                     self.answer(waiter, Err(error.clone()));
                 }
+                self.end_if_shut_down();
                 self.reply(reply, Err(error));
             }
         }

@@ -112,6 +112,7 @@ impl Shim {
             id: String::new(),
         };
         self.publisher.publish(topic::DELETE, &event);
+        self.end_if_shut_down();
         self.answer_delete(process, &response);
     }
 

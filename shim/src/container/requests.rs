@@ -174,9 +174,9 @@ impl Shim {
         Handled::Now(response.encode_to_vec())
     }
 
-    /// Ignored while containers are left.
+    /// Ignored while containers are left, or a sandbox that may get some.
     pub(crate) fn shut_down(&mut self) -> Handled {
-        self.shutdown = self.containers.is_empty();
+        self.shutdown = self.containers.is_empty() && !self.has_sandbox();
         Handled::Now(Vec::new())
     }
 

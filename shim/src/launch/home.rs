@@ -34,14 +34,18 @@ pub(super) struct Home {
     pub(super) socket: PathBuf,
     /// The folder of a group.
     group: Option<PathBuf>,
+    /// It is no container's: a containerd 2 starts a shim for a sandbox.
+    pub(super) is_sandbox: bool,
 }
 
 impl Home {
     pub(super) fn of(args: &Args, bundle: PathBuf) -> Result<Home> {
-        let group = group(&bundle.join(bundle::CONFIG))?;
+        // A sandbox's bundle may have none; and `delete` comes where there may be nothing left.
+        let config = std::fs::read_to_string(bundle.join(bundle::CONFIG)).unwrap_or_default();
+        let group = group(&config)?;
         let socket = socket_path(args, group.as_deref().unwrap_or(&args.id))?;
         let group = group.map(|_| group_folder(&socket));
-        Ok(Home { bundle, socket, group })
+        Ok(Home { bundle, socket, group, is_sandbox: !config.contains("\"process\"") })
     }
 
     pub(super) fn address(&self) -> String {
@@ -167,21 +171,18 @@ fn lock(folder: &Path) -> Result<OwnedFd> {
     }
 }
 
-/// The container's group, if it names one.
-fn group(config: &Path) -> Result<Option<String>> {
+/// The container's group, if its document names one.
+fn group(config: &str) -> Result<Option<String>> {
     #[derive(Deserialize)]
     struct Config {
         #[serde(default)]
         annotations: BTreeMap<String, String>,
     }
-    // `delete` comes where there may be nothing left.
-    let Ok(text) = std::fs::read(config) else { return Ok(None) };
     // Hardly any container has one, and the whole document is long.
-    let has = |name: &&str| text.windows(name.len()).any(|part| part == name.as_bytes());
-    if !GROUPS.iter().any(has) {
+    if !GROUPS.iter().any(|name| config.contains(name)) {
         return Ok(None);
     }
-    let config: Config = serde_json::from_slice(&text).map_err(|e| step("read", config, e.into()))?;
+    let config: Config = serde_json::from_str(config).map_err(|e| format!("read config.json: {e}"))?;
     Ok(GROUPS.iter().find_map(|name| config.annotations.get(*name)).cloned())
 }
 
