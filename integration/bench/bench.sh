@@ -4,7 +4,7 @@
 # holds them all; wall time is what the client's user waits; memory is the PSS of one shim beside an idle container.
 # Environment: GANTRY_BIN_DIR (a release build); PEERS (a folder with dockerd, containerd, runc, crun, instead of PATH);
 # ROUNDS (default 20); SHIMS, how many idle containers share the pages of their shims (default 20); PARTS, which of
-# `engines log shims runtimes` are measured (default all).
+# `engines log lifecycle shims runtimes` are measured (default all).
 set -euo pipefail
 
 here=$(dirname "$(readlink -f "$0")")
@@ -96,9 +96,9 @@ trap finish EXIT
 # The figures, by label: measured in one call of `measure`, in turn, so that a noisy moment falls on both sides.
 declare -A CPU WALL
 line() { local IFS=$'\t'; printf '%s\n' "$*"; }
-take() { # ROUNDS SETTLE_MS: of the commands in $work/plan
+take() { # ROUNDS SETTLE_MS [USAGE_FILE]: of the commands in $work/plan
     local label cpu wall
-    "$bin/measure" "$1" "$2" /dev/fd/9 <"$work/plan" >"$work/figures"
+    "$bin/measure" "$1" "$2" "${3:-/dev/fd/9}" <"$work/plan" >"$work/figures"
     while read -r label cpu wall; do CPU[$label]=$cpu; WALL[$label]=$wall; done <"$work/figures"
 }
 row() { # TITLE OURS THEIRS
@@ -202,6 +202,32 @@ log() {
     umount "$work/lines"
 }
 
+# A container's life below containerd, and of it what the shim costs: start, create, start, exit and delete, with the same
+# runtime. The shims have a cgroup to themselves, which the runtime leaves.
+lifecycle() {
+    local base file=cpu.stat side sock
+    base=$(awk '$0 ~ / - cgroup .*cpuacct/ {print $5}' /proc/self/mountinfo)
+    if [ -n "$base" ]; then file=cpuacct.usage; else base=/sys/fs/cgroup; fi
+    mkdir "$base/shims" "$base/rest"
+    into() { cc -O2 -static "-DINTO=\"$1\"" "-DPROGRAM=\"$2\"" -o "$3" "$here/into.c"; }
+    mkdir -p "$work/life/ours" "$work/life/theirs"
+    into "$base/rest" "$bin/rung" "$work/life/rung"
+    into "$base/shims" "$bin/containerd-shim-gantry-v2" "$work/life/ours/containerd-shim-runc-v2"
+    into "$base/shims" "$(command -v containerd-shim-runc-v2)" "$work/life/theirs/containerd-shim-runc-v2"
+    : >"$work/plan"
+    for side in ours theirs; do
+        sock=$work/life/$side.sock
+        PATH=$work/life/$side:$PATH containerd --root "$work/life/$side.root" --state "$work/life/$side.state" -a "$sock" \
+            -l error >"$work/life/$side.log" 2>&1 &
+        pids+=($!)
+        until_true ctr -a "$sock" version
+        line "life/$side" ctr -a "$sock" run --rm --null-io --runtime io.containerd.runc.v2 --runc-binary "$work/life/rung" \
+            --rootfs "$work/idle/rootfs" "life{}" /bin/true >>"$work/plan"
+    done
+    take "$rounds" 200 "$base/shims/$file"
+    row "a shim's part of a container's life, CPU us" "${CPU[life/ours]}" "${CPU[life/theirs]}"
+}
+
 # Shims beside idle containers.
 shims() {
     shims=${SHIMS:-20}
@@ -254,9 +280,10 @@ monitors() {
     for ((n = 1; n <= shims; n++)); do crun --root "$work/rm" delete --force "m$n"; done
 }
 
-part() { [[ " ${PARTS:-engines log shims runtimes} " == *" $1 "* ]]; }
+part() { [[ " ${PARTS:-engines log lifecycle shims runtimes} " == *" $1 "* ]]; }
 if part engines; then engines; fi
 if part log; then log; fi
+if part lifecycle; then lifecycle; fi
 if part shims; then shims; fi
 # crun refuses the hybrid layout of cgroups: the version 2 tree is hidden from all of them.
 [ ! -d /sys/fs/cgroup/unified ] || mount -t tmpfs none /sys/fs/cgroup/unified

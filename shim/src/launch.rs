@@ -180,8 +180,30 @@ pub(crate) fn delete(args: &Args) -> Result<()> {
         None => std::env::current_dir()?,
     };
     let home = Home::of(args, dir.clone())?;
+    // A daemon asks this also after a Delete that the shim has answered: then it has been done.
+    let is_deleted = dir.join(bundle::DELETED).exists() && !dir.join(bundle::OPTIONS).exists();
+    if !is_deleted {
+        delete_container(args, &dir, &home)?;
+    }
+    let rootfs = dir.join(bundle::ROOTFS);
+    if mounts::is_mounted(&rootfs) {
+        mounts::unmount_all(&rootfs);
+    }
+    home.clear(&args.id);
+    let pid =
+        std::fs::read_to_string(dir.join(bundle::INIT_PID)).ok().and_then(|pid| pid.trim().parse().ok());
+    let response = api::DeleteResponse {
+        pid: pid.unwrap_or(0),
+        exit_status: 128 + libc::SIGKILL as u32,
+        exited_at: Some(SystemTime::now().into()),
+    };
+    std::io::stdout().write_all(&response.encode_to_vec())?;
+    Ok(())
+}
+
+fn delete_container(args: &Args, dir: &Path, home: &Home) -> Result<()> {
     // A create that goes on behind the runtime's delete would leave its container.
-    wait_for_commands(home.folder(), Some(&dir), COMMANDS_LEFT / 2);
+    wait_for_commands(home.folder(), Some(dir), COMMANDS_LEFT / 2);
     let options = std::fs::read(dir.join(bundle::OPTIONS));
     let runtime: Runtime = match &options {
         Ok(json) => serde_json::from_slice(json)?,
@@ -204,19 +226,6 @@ pub(crate) fn delete(args: &Args) -> Result<()> {
         Ok(status) => eprintln!("delete: {}", runtime::failure(&log, status.code().unwrap_or(255) as u32)),
         Err(error) => eprintln!("delete: run {}: {error}", runtime.binary.display()),
     }
-    let rootfs = dir.join(bundle::ROOTFS);
-    if mounts::is_mounted(&rootfs) {
-        mounts::unmount_all(&rootfs);
-    }
-    home.clear(&args.id);
-    let pid =
-        std::fs::read_to_string(dir.join(bundle::INIT_PID)).ok().and_then(|pid| pid.trim().parse().ok());
-    let response = api::DeleteResponse {
-        pid: pid.unwrap_or(0),
-        exit_status: 128 + libc::SIGKILL as u32,
-        exited_at: Some(SystemTime::now().into()),
-    };
-    std::io::stdout().write_all(&response.encode_to_vec())?;
     Ok(())
 }
 

@@ -18,6 +18,8 @@ pub const RUNTIME_LOG: &str = "log.json";
 pub const INIT_PID: &str = "init.pid";
 /// Runtime options as given at create, JSON.
 pub const OPTIONS: &str = "options.json";
+/// What the file before is called once its container has been deleted.
+pub const DELETED: &str = "options-of-deleted.json";
 /// The runtime binary's name or path.
 pub const RUNTIME: &str = "runtime";
 /// Symlink to the container's directory that outlives a reboot.

@@ -103,6 +103,9 @@ impl Shim {
         if !container.mounts.is_empty() {
             mounts::unmount_all(&container.rootfs);
         }
+        // For the `delete` that daemons run after this one: nothing is left to be done.
+        let _ =
+            std::fs::rename(container.bundle.join(bundle::OPTIONS), container.bundle.join(bundle::DELETED));
         let response = delete_response(&process);
         let event = events::TaskDelete {
             container_id: process.container.clone(),
