@@ -7,7 +7,8 @@ set -euo pipefail
 
 here=$(dirname "$(readlink -f "$0")")
 dir=${VM_DIR:-$(readlink -f "$here/../..")/target/vm}
-mirror=${VM_MIRROR:-$(sed -n "s/^URIs: *//p; s/^deb \(\[[^]]*\] \)\?\([^ ]*\).*/\2/p" /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list 2>/dev/null | head -1)}
+sources() { cat /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list 2>/dev/null || true; }
+mirror=${VM_MIRROR:-$(sources | sed -n "s/^URIs: *//p; s/^deb \(\[[^]]*\] \)\?\([^ ]*\).*/\2/p" | head -1)}
 suite=bookworm
 say() { echo "vm: $*" >&2; }
 
