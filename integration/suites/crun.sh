@@ -24,11 +24,11 @@ fetch() {
 adapter() {
     cat <<'ADAPTER'
 #!/bin/bash
-global=() rest=() regex=
+global=() rest=() regex= root=
 while [[ ${1-} == -* ]]; do
     case $1 in
         --cgroup-manager) [ "$2" != systemd ] || global+=(--systemd-cgroup); shift 2 ;;
-        --root) global+=("$1" "$2"); shift 2 ;;
+        --root) global+=("$1" "$2"); root=$2; shift 2 ;;
         *) global+=("$1"); shift ;;
     esac
 done
@@ -70,6 +70,13 @@ json.dump(config, open("config.json", "w"))'
             exit
         fi ;;
 esac
+# A test takes crun's own state file for the sign that the container is there.
+[[ $command != @(delete|checkpoint) || -z $root ]] || rm -f "$root/${*: -1}/status"
+if [[ $command == @(run|restore) && " $* " == *" "@(-d|--detach)" "* && -n $root ]]; then
+    "$RUNTIME" "${global[@]}" "$command" "$@" || exit
+    ln -s state.json "$root/${*: -1}/status"
+    exit
+fi
 exec "$RUNTIME" "${global[@]}" ${command:+"$command"} "$@"
 ADAPTER
 }

@@ -196,6 +196,14 @@ fn sysctls_and_devices() {
     assert_eq!(lines.last(), Some(&"pts/ptmx"));
 }
 
+/// A stream that is the host's null device is the container's own inside.
+#[test]
+fn null_streams_are_the_containers_own() {
+    let look = "[ \"$(stat -L -c '%d:%i' /proc/self/fd/0)\" = \"$(stat -L -c '%d:%i' /dev/null)\" ] && echo own; \
+                stat -L -c %t:%T /proc/self/fd/0";
+    assert_eq!(output(|_| {}, look), "own\n1:3\n");
+}
+
 /// A process in a user namespace may make no node: they are made for it, whether or not the host has one of that name.
 #[test]
 fn devices_of_a_user_namespace_are_as_configured() {

@@ -6,7 +6,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 
 use crate::error::{Error, Result, Step};
 use crate::inroot::{self, Kind};
@@ -14,7 +14,7 @@ use crate::rootless;
 use crate::setup::capabilities::lacking;
 use crate::setup::mounts::{self, What};
 use crate::spec::{Device, IdMapping};
-use crate::sys::mount;
+use crate::sys::{files, mount};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Node {
@@ -242,6 +242,36 @@ fn make(
             .step(|| "chown".into())?;
     }
     Ok(())
+}
+
+/// Standard streams that are the host's null device become the container's own, as in the originals: the host's is not
+/// within its reach then, and a checkpoint has nothing from outside to look for. Where it has none that may be opened they
+/// stay.
+pub(crate) fn renew_null_streams(root: BorrowedFd<'_>) -> Result<()> {
+    let streams = (0..3).filter(|number| files::inherited(*number).is_some_and(is_null));
+    let streams: Vec<i32> = streams.collect();
+    if streams.is_empty() {
+        return Ok(());
+    }
+    let Ok(own) = inroot::open_plain(root, "/dev/null") else { return Ok(()) };
+    // What an image has put there is not even opened.
+    if !is_null(own.as_fd()) {
+        return Ok(());
+    }
+    let path = format!("/proc/self/fd/{}", own.as_raw_fd());
+    let own = rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+    let Ok(own) = own else { return Ok(()) };
+    for number in streams {
+        files::place_at(own.as_fd(), number).step(|| format!("make /dev/null stream {number}"))?;
+    }
+    Ok(())
+}
+
+fn is_null(fd: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstat(fd).is_ok_and(|stat| {
+        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+            && stat.st_rdev == rustix::fs::makedev(1, 3)
+    })
 }
 
 fn bind_host_node(root: BorrowedFd<'_>, node: &Node) -> Result<()> {

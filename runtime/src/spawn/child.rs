@@ -98,6 +98,8 @@ fn setup(plan: &Prepared, inherited: &Inherited<'_>) -> Result<process::Program>
     mounts::apply(root.as_fd(), &plan.mounts, &context, &mut late)?;
     if let Some(devices) = &plan.devices {
         devices::apply(root.as_fd(), devices, inherited.devices.as_ref())?;
+        // While /proc is the host's.
+        devices::renew_null_streams(root.as_fd())?;
     }
     let terminal = open_terminal(plan, root.as_fd(), sync)?;
     sys::user::umask(0o022);

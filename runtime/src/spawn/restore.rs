@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{Mode as FileMode, OFlags};
+use rustix::fs::{AtFlags, Mode as FileMode, OFlags};
 
 use super::foreground::{self, Process};
 use super::parent::{Outcome, announce, claim, finish, give_back, listen_for_readiness};
@@ -69,6 +69,7 @@ fn make(
     let given = Given::all(&plan.mounts, &plan.masked_paths);
     let rootfs = open_rootfs(&plan.rootfs.path)?;
     checkpoint::make_places(&rootfs, &plan.mounts, &given)?;
+    let _tmp = Tmp::make(&rootfs);
 
     let away = Away::go(&plan.rootfs.path)?;
     let started = request(plan, joined, options, folders, outside, &given, container);
@@ -128,6 +129,27 @@ fn request(
         }
     }
     Ok((Criu::start(&passed)?, message, dirs))
+}
+
+/// Where criu puts the former root while it moves to the new one: without it criu makes a directory of another name, which
+/// a root that is read-only refuses.
+struct Tmp<'a>(Option<&'a OwnedFd>);
+
+impl Tmp<'_> {
+    const NAME: &'static str = "tmp";
+
+    fn make(rootfs: &OwnedFd) -> Tmp<'_> {
+        let made = rustix::fs::mkdirat(rootfs, Tmp::NAME, FileMode::from_raw_mode(0o755)).is_ok();
+        Tmp(made.then_some(rootfs))
+    }
+}
+
+impl Drop for Tmp<'_> {
+    fn drop(&mut self) {
+        if let Some(rootfs) = self.0 {
+            let _ = rustix::fs::unlinkat(rootfs, Tmp::NAME, AtFlags::REMOVEDIR);
+        }
+    }
 }
 
 /// criu wants the root file system to be a mount, and works in folders of its own mount namespace. That is one which dies
