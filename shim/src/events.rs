@@ -6,30 +6,34 @@
 //! An event outlives this process: the queue is part of the state in the bundle (`handover::survival`), which is written
 //! after something has happened, before its event is sent and before its caller is answered. So an adopting shim has each
 //! event that was not taken, and asks the runtime for what happened between that and the writing. It costs no write of its
-//! own: what makes an event changes the state too. That an event was taken is written with the next change, or a moment
-//! later; a shim that is killed in that moment has it told twice. One that ends by request while the daemon is away leaves
-//! the state behind, for the shim that the next daemon starts there.
+//! own: what makes an event changes the state too. How many were taken since is a number in that file, which is written in
+//! place; a shim that is killed just before that has one told twice. One that ends by request while the daemon is away
+//! leaves the state behind, for the shim that the next daemon starts there. A foreign daemon starts none, and runs
+//! `delete`: that tells what was not taken, before the daemon tells the end.
 
 use crate::handover::messages;
 use prost::{Message, Name};
 use proto::any;
 use proto::task::{EVENTS_SERVICE, NAMESPACE_KEY, forward::ForwardRequest, types::Envelope};
 use proto::ttrpc::call::Client;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant, SystemTime};
 
 /// Events kept while the daemon is away; execs come from the daemon, so only a runaway client gets here.
 const MAX_QUEUED: usize = 16_384;
 /// Longest wait for the daemon's answer to one event.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a daemon may take for all that a killed shim has left.
+const FLUSH: Duration = Duration::from_secs(2);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 const MAX_REFUSALS: u32 = 5;
-/// How long an event that was taken may stay in the state: they come in bursts, and one write does for all.
-const SETTLE: Duration = Duration::from_secs(1);
 
 /// The queue and its connection. Only the queue is handed over to a new binary: an event in flight is sent again.
 #[derive(Serialize, Deserialize)]
@@ -47,9 +51,22 @@ pub(crate) struct Publisher {
     /// There is an event that the written state does not have.
     #[serde(skip)]
     changed: bool,
-    /// When the state is to be written without the events that were taken.
+    /// Of the events in the written state, so many were taken since, which that file is told.
     #[serde(skip)]
-    settle_at: Option<Instant>,
+    taken: u32,
+    #[serde(skip)]
+    record: Option<Record>,
+}
+
+/// Where in the written state the number of events that were taken since stands.
+pub(crate) struct Record {
+    pub(crate) file: File,
+    pub(crate) offset: u64,
+}
+
+/// As it stands there: of one length, whatever the number.
+pub(crate) fn taken_text(taken: u32) -> String {
+    format!("{taken:010}")
 }
 
 struct Connection {
@@ -71,7 +88,8 @@ impl Publisher {
             retry_at: None,
             refusals: 0,
             changed: false,
-            settle_at: None,
+            taken: 0,
+            record: None,
         }
     }
 
@@ -79,6 +97,22 @@ impl Publisher {
     pub(crate) fn adopt(&mut self, address: Option<String>) {
         self.address = address.filter(|a| !a.is_empty()).or(self.address.take());
         self.pause = Duration::from_millis(10);
+    }
+
+    /// Tells what a killed shim has left, where no other follows it; a daemon that is not there now is not waited for.
+    pub(crate) fn flush(mut self, address: Option<String>) {
+        let deadline = Instant::now() + FLUSH;
+        self.adopt(address);
+        self.advance();
+        while let Some(connection) = self.connection.as_ref().filter(|_| !self.is_empty()) {
+            let mut fds = [PollFd::new(&connection.socket, PollFlags::IN)];
+            let left = deadline.saturating_duration_since(Instant::now());
+            let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+            if !matches!(rustix::event::poll(&mut fds, Some(&left)), Ok(1..)) {
+                break;
+            }
+            self.advance();
+        }
     }
 
     /// Queues one event; it is sent when the loop comes to it.
@@ -107,12 +141,17 @@ impl Publisher {
 
     /// Whether the state has to be written for the queue's sake.
     pub(crate) fn must_be_written(&self) -> bool {
-        self.changed || self.settle_at.is_some_and(|at| at <= Instant::now())
+        self.changed
     }
 
-    /// The state has been written.
-    pub(crate) fn written(&mut self) {
-        (self.changed, self.settle_at) = (false, None);
+    /// The state has been written, if it could be.
+    pub(crate) fn written(&mut self, record: Option<Record>) {
+        (self.changed, self.taken, self.record) = (false, 0, record);
+    }
+
+    /// In a state that was read: so many had been taken after it was written.
+    pub(crate) fn were_taken(&mut self, taken: u32) {
+        self.queue.drain(..self.queue.len().min(taken as usize));
     }
 
     /// The socket to poll and whether there is something to write.
@@ -122,11 +161,10 @@ impl Publisher {
 
     /// When to be called again at the latest.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let sending = match &self.connection {
+        match &self.connection {
             Some(connection) => connection.in_flight.map(|(_, since)| since + FORWARD_TIMEOUT),
             None => self.retry_at,
-        };
-        [sending, self.settle_at].into_iter().flatten().min()
+        }
     }
 
     /// Does whatever can be done without waiting: connect, send, take answers, give up on a silent daemon.
@@ -203,8 +241,16 @@ impl Publisher {
     }
 
     fn taken(&mut self) {
-        self.settle_at.get_or_insert_with(|| Instant::now() + SETTLE);
         self.queue.pop_front();
+        self.taken += 1;
+        match &self.record {
+            Some(record) => {
+                let text = taken_text(self.taken);
+                self.changed |= record.file.write_all_at(text.as_bytes(), record.offset).is_err();
+            }
+            // It is not known where the state is: an earlier binary has written it.
+            None => self.changed = true,
+        }
         self.refusals = 0;
         self.pause = Duration::from_millis(10);
     }

@@ -11,7 +11,7 @@
 mod survival;
 mod wire;
 
-pub(crate) use survival::{Kept, forget, keep, left};
+pub(crate) use survival::{Kept, forget, keep, left, left_events};
 
 use wire::without_descriptors;
 pub(crate) use wire::{deadline, descriptor, message, messages, optional_descriptor, optional_message};

@@ -185,6 +185,9 @@ pub(crate) fn delete(args: &Args) -> Result<()> {
     if !is_deleted {
         delete_container(args, &dir, &home)?;
     }
+    if let Some(events) = handover::left_events(home.folder()) {
+        events.flush(std::env::var("TTRPC_ADDRESS").ok());
+    }
     let rootfs = dir.join(bundle::ROOTFS);
     if mounts::is_mounted(&rootfs) {
         mounts::unmount_all(&rootfs);

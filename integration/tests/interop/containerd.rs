@@ -4,6 +4,7 @@
 use crate::{TERMINAL_SCRIPT, talk_in_terminal};
 use integration::containerd_lite::{Daemon, IMAGE, containerd_is_2, wait_for};
 use integration::dialogue::Dialogue;
+use integration::task_api::TaskApi;
 use integration::{bins, criu};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -475,6 +476,46 @@ fn what_a_killed_shim_leaves_is_cleared() {
         events.hear("/tasks/delete");
         assert_eq!(topics(&events.heard()), ["create", "start", "exit k1", "delete"], "{below:?}");
         assert!(events.heard().contains("\"exit_status\":137"), "{below:?}: {}", events.heard());
+        wait_for(|| stack.task("k1").is_empty(), || format!("{:?}", stack.task("k1")));
+        stack.daemon.ctr_ok(&["containers", "rm", "k1"]);
+        drop(events);
+        stack.daemon.assert_nothing_left();
+    }
+}
+
+/// What its shim could not tell any more, `delete` does: before the end that containerd tells.
+#[test]
+fn what_a_killed_shim_has_not_told_is_told() {
+    use proto::task::api;
+    for &below in all().iter().filter(|below| below.has_our_shim()) {
+        let stack = Stack::start(below);
+        let events = stack.daemon.ctr_events();
+        stack.start_sleeper("k1");
+        events.hear("/tasks/start");
+        let mut shim = TaskApi::connect(&stack.daemon.bundle("k1"));
+        let containerd = rustix::process::Pid::from_raw(stack.daemon.pid().cast_signed()).unwrap();
+        let signal = |signal| rustix::process::kill_process(containerd, signal).unwrap();
+        signal(rustix::process::Signal::STOP);
+        for exec_id in ["e1", "e2"] {
+            let (id, exec_id) = ("k1".to_owned(), exec_id.to_owned());
+            let exec =
+                api::ExecProcessRequest { id: id.clone(), exec_id: exec_id.clone(), ..Default::default() };
+            shim.start_exec(exec, "exit 3");
+            assert_eq!(
+                shim.ok::<api::WaitResponse>("Wait", &api::WaitRequest { id, exec_id }).exit_status,
+                3
+            );
+        }
+        integration::leaks::kill(shim.pid());
+        signal(rustix::process::Signal::CONT);
+        events.hear("/tasks/delete");
+        let mut told = topics(&events.heard());
+        // The first was under way, and may be told twice.
+        told.dedup();
+        let exec = |id: &str| ["exec-added", "exec-started", "exit"].map(|topic| format!("{topic} {id}"));
+        let want = [vec!["create".to_owned(), "start".to_owned()], exec("e1").into(), exec("e2").into()];
+        let end = ["exit k1", "delete"].map(str::to_owned);
+        assert_eq!(told, [&want.concat()[..], &end].concat(), "{below:?}");
         wait_for(|| stack.task("k1").is_empty(), || format!("{:?}", stack.task("k1")));
         stack.daemon.ctr_ok(&["containers", "rm", "k1"]);
         drop(events);
