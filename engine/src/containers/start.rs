@@ -96,6 +96,9 @@ async fn try_start(ctx: &Shared, container: &Arc<Container>, record: Record) -> 
             .map_err(|error| Error::io("create the container's run directory", &error))?;
         Paths::default()
     };
+    if let Some(log) = logs::Log::of(ctx, id, &record) {
+        log.make_folder().map_err(|error| Error::io("create the log's folder", &error))?;
+    }
     let request = tasks::CreateTaskRequest {
         container_id: id.clone(),
         rootfs: root,
@@ -302,7 +305,7 @@ fn task_options(ctx: &Ctx, id: &str, record: &Record) -> Any {
     let none = Default::default();
     let given = log.config.as_ref().unwrap_or(&none);
     // Checked when the container was created.
-    let wanted = LogOptions::parse(given).unwrap_or_default();
+    let wanted = LogOptions::parse(&log.kind, given).unwrap_or_default();
     let place = logs::Log::of(ctx, id, record);
     let log = Log {
         driver: log.kind.clone(),

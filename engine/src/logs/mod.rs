@@ -2,6 +2,7 @@
 
 mod files;
 mod json_file;
+mod local;
 mod options;
 mod reader;
 
@@ -16,7 +17,10 @@ use std::io;
 use std::path::PathBuf;
 
 /// The drivers there are.
-pub(crate) const DRIVERS: &[&str] = &["json-file", "none"];
+pub(crate) const DRIVERS: &[&str] = &["json-file", "local", "none"];
+
+/// The folder of a local log, in its container's.
+const LOCAL_LOGS: &str = "local-logs";
 
 /// Where a container's log is, and how it is written.
 #[derive(Clone, Debug)]
@@ -28,6 +32,7 @@ pub(crate) struct Log {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
     JsonFile,
+    Local,
 }
 
 impl Log {
@@ -36,7 +41,19 @@ impl Log {
         let dir = ctx.config.container_dir(id);
         match record.host_config.log_config.kind.as_str() {
             "json-file" => Some(Log { path: dir.join(format!("{id}-json.log")), format: Format::JsonFile }),
+            "local" => Some(Log { path: dir.join(LOCAL_LOGS).join("container.log"), format: Format::Local }),
             _ => None,
+        }
+    }
+
+    /// Makes the folder it is in, where that is not the container's own.
+    pub(crate) fn make_folder(&self) -> io::Result<()> {
+        use std::os::unix::fs::DirBuilderExt;
+        match (self.format, self.path.parent()) {
+            (Format::Local, Some(folder)) => {
+                std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+            }
+            _ => Ok(()),
         }
     }
 
@@ -44,6 +61,7 @@ impl Log {
     pub(crate) fn shown_path(&self) -> String {
         match self.format {
             Format::JsonFile => self.path.display().to_string(),
+            Format::Local => String::new(),
         }
     }
 
@@ -58,12 +76,14 @@ impl Format {
     fn head(self, bytes: &[u8], scanned: usize) -> reader::Head {
         match self {
             Format::JsonFile => json_file::head(bytes, scanned),
+            Format::Local => local::head(bytes),
         }
     }
 
     fn parse(self, entry: &[u8], query: &Query) -> Option<reader::Entry> {
         match self {
             Format::JsonFile => json_file::parse(entry, query),
+            Format::Local => local::parse(entry, query),
         }
     }
 
@@ -71,6 +91,7 @@ impl Format {
     fn last(self, file: &mut File, wanted: usize) -> io::Result<(usize, u64)> {
         match self {
             Format::JsonFile => json_file::last(file, wanted),
+            Format::Local => local::last(file, wanted),
         }
     }
 }

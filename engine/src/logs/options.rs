@@ -6,7 +6,7 @@ use crate::error::Error;
 use proto::docker::Strings;
 use regex::Regex;
 
-/// The options of a log that a shim writes.
+/// The options of a log that a shim writes, json-file or local.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct LogOptions {
     /// Bytes after which the shim starts a new file; 0 is never.
@@ -17,6 +17,7 @@ pub(crate) struct LogOptions {
 
 const JSON_FILE: &[&str] =
     &["max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag"];
+const LOCAL: &[&str] = &["max-size", "max-file", "compress"];
 /// Of every driver.
 const COMMON: &[&str] = &["mode", "max-buffer-size"];
 
@@ -35,13 +36,20 @@ pub(crate) fn check_options(driver: &str, options: &Strings) -> Result<(), Error
     if driver == "none" {
         return Ok(());
     }
+    let (known, refusal): (&[&str], _) = match driver {
+        "local" => (LOCAL, "for log driver local"),
+        _ => (JSON_FILE, "for json-file log driver"),
+    };
     if let Some(key) =
-        options.keys().find(|key| ![JSON_FILE, COMMON].iter().any(|known| known.contains(&key.as_str())))
+        options.keys().find(|key| ![known, COMMON].iter().any(|known| known.contains(&key.as_str())))
     {
-        return Err(Error::invalid(format!("unknown log opt '{key}' for json-file log driver")));
+        return Err(Error::invalid(format!("unknown log opt '{key}' {refusal}")));
     }
     let wrong = |reason: String| Error::invalid(format!("failed to initialize logging driver: {reason}"));
-    LogOptions::parse(options).map_err(wrong)?;
+    LogOptions::parse(driver, options).map_err(wrong)?;
+    if driver == "local" {
+        return Ok(());
+    }
     for key in ["labels-regex", "env-regex"] {
         pattern(options, key).map_err(wrong)?;
     }
@@ -51,7 +59,39 @@ pub(crate) fn check_options(driver: &str, options: &Strings) -> Result<(), Error
 
 impl LogOptions {
     /// Of options that may be wrong; in docker's order.
-    pub(crate) fn parse(options: &Strings) -> Result<LogOptions, String> {
+    pub(crate) fn parse(driver: &str, options: &Strings) -> Result<LogOptions, String> {
+        match driver {
+            "local" => LogOptions::parse_local(options),
+            _ => LogOptions::parse_json_file(options),
+        }
+    }
+
+    /// A local log is bounded and compressed unless it is said otherwise.
+    fn parse_local(options: &Strings) -> Result<LogOptions, String> {
+        let mut parsed = LogOptions { max_size: 20_000_000, max_file: 5, compress: true };
+        let wrong = |key: &str, value: &str, why: String| format!("invalid value for {key}: {value}: {why}");
+        if let Some(text) = options.get("max-size") {
+            let size = decimal_size(text).ok_or_else(|| format!("invalid size: '{text}'"));
+            parsed.max_size = size.map_err(|why| wrong("max-size", text, why))?;
+        }
+        if let Some(text) = options.get("max-file") {
+            let count = atoi(text).map_err(|why| wrong("max-file", text, why))?;
+            parsed.max_file =
+                u32::try_from(count).map_err(|_| "max file count cannot be less than 0".to_owned())?;
+        }
+        if let Some(text) = options.get("compress") {
+            parsed.compress = parse_bool(text).map_err(|why| wrong("compress", text, why))?;
+        }
+        if parsed.max_size == 0 {
+            return Err("max size should be a positive number".to_owned());
+        }
+        if parsed.compress && parsed.max_file <= 1 {
+            return Err("compression cannot be enabled when max file count is 1".to_owned());
+        }
+        Ok(LogOptions { max_file: parsed.max_file.max(1), ..parsed })
+    }
+
+    fn parse_json_file(options: &Strings) -> Result<LogOptions, String> {
         let mut parsed = LogOptions { max_size: 0, max_file: 1, compress: false };
         if let Some(text) = options.get("max-size") {
             parsed.max_size = decimal_size(text).ok_or_else(|| format!("invalid size: '{text}'"))?;
@@ -212,7 +252,7 @@ mod tests {
     fn sizes_are_decimal() {
         let given = options(&[("max-size", "10k"), ("max-file", "3"), ("compress", "1")]);
         let expected = LogOptions { max_size: 10_000, max_file: 3, compress: true };
-        assert_eq!(LogOptions::parse(&given), Ok(expected));
+        assert_eq!(LogOptions::parse("json-file", &given), Ok(expected));
         let sizes = ["7", "1m", "2GB", "1KiB", "x"].map(decimal_size);
         assert_eq!(sizes, [Some(7), Some(1_000_000), Some(2_000_000_000), Some(1024), None]);
         assert_eq!(

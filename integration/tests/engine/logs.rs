@@ -97,3 +97,37 @@ fn compressed_logs() {
     engine.ok(&["rm", "packed"]);
     engine.assert_nothing_left();
 }
+
+/// docker's local: as it reads from a json-file, in files that are bounded and compressed from the begin.
+#[test]
+fn a_local_log() {
+    let Some(engine) = Engine::start() else { return };
+    let script =
+        "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo line $i; [ $((i%100)) -ne 0 ] || usleep 9000; done";
+    let options = ["--log-driver", "local", "--log-opt", "max-size=20k", "--log-opt", "max-file=40"];
+    engine.ok(&[&["run", "-d", "--name", "local"], &options[..], &[IMAGE, "sh", "-c", script]].concat());
+    let expected: Vec<String> = (1..=3000).map(|n| format!("line {n}")).collect();
+    for words in [&["logs", "-f", "local"][..], &["logs", "local"], &["logs", "--tail", "2500", "local"]] {
+        let text = engine.ok(words);
+        let begin = if words.contains(&"--tail") { 500 } else { 0 };
+        assert!(text.lines().eq(expected[begin..].iter()), "{words:?}: {}", text.lines().count());
+    }
+    assert_eq!(engine.inspect("local", ".LogPath"), "");
+    let (dir, _) = folder(&engine, "local");
+    let packed = || names(&dir.join("local-logs")).iter().filter(|name| name.ends_with(".gz")).count();
+    wait_for(|| packed() > 2, || format!("{:?}", names(&dir.join("local-logs"))));
+    engine.ok(&["rm", "local"]);
+
+    // A line in parts, one without an end, both streams, and the time of each.
+    let script = "head -c 40000 /dev/zero | tr '\\0' a; echo; echo error >&2; printf end";
+    engine.ok(&["run", "--name", "parts", "--log-driver", "local", IMAGE, "sh", "-c", script]);
+    let ran = engine.docker(&["logs", "-t", "parts"]);
+    assert_eq!(ran.stderr.split_once(' ').map(|(_, text)| text), Some("error\n"));
+    let times: Vec<&str> = ran.stdout.split('a').filter(|text| text.contains('Z')).collect();
+    assert!(times.len() >= 3 && times[..3].iter().all(|time| time.trim() == times[0].trim()), "{times:?}");
+    assert_eq!(engine.ok(&["logs", "parts"]).len(), 40_000 + 1 + 3);
+    // The end of the output may be read before or after the error.
+    assert_eq!(engine.ok(&["logs", "--tail", "2", "parts"]), "end");
+    engine.ok(&["rm", "parts"]);
+    engine.assert_nothing_left();
+}

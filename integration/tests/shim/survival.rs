@@ -18,8 +18,12 @@ use std::time::Duration;
 /// Containers killed at a time.
 const PARALLEL: usize = 4;
 
-/// Options of logs that keep every line.
-const LOGS: [&[&str]; 2] = [&[], &["max-size=100k", "max-file=1000", "compress=true"]];
+/// Logs that keep every line.
+const LOGS: [&[&str]; 3] = [
+    &[],
+    &["--log-opt=max-size=100k", "--log-opt=max-file=1000", "--log-opt=compress=true"],
+    &["--log-driver=local", "--log-opt=max-size=100k", "--log-opt=max-file=1000"],
+];
 
 /// The time of a moment is what is tested here, so it is slept, not waited for.
 fn moment(time: Duration) {
@@ -81,9 +85,7 @@ fn live(engine: &Engine, name: &str, terminal: bool, kills: usize, random: &mut 
         format!("i=0; while [ ! -e /shared/{name} ]; do i=$((i+1)); echo line $i; {pause}; done; exit 7");
     let tty = if terminal { "--tty" } else { "--tty=false" };
     let mut words = vec!["run", "-d", tty, "--name", name, "-v", &mount];
-    for option in LOGS[random.below(LOGS.len())] {
-        words.extend(["--log-opt", option]);
-    }
+    words.extend(LOGS[random.below(LOGS.len())]);
     words.extend([IMAGE, "sh", "-c", &script]);
     engine.ok(&words);
     let (pid, bundle) = (engine.inspect(name, ".State.Pid"), bundle_of(engine, name));

@@ -1,6 +1,7 @@
 //! The shim's task API, what it publishes, and the options it takes.
 
 pub mod bundle;
+pub mod local_log;
 
 use crate::any::{self, Any};
 use prost::Message;

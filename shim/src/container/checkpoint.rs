@@ -8,7 +8,7 @@ use super::{Handle, Handled, ReplyTo, Shim};
 use crate::error::Error;
 use crate::io::logger::Owner;
 use crate::io::{Io, Opening, Readers};
-use crate::log::JsonFile;
+use crate::log::LogFile;
 use crate::process::{Ask, Exit, State};
 use prost::Message;
 use proto::any;
@@ -27,7 +27,7 @@ const LOG: &str = "criu-dump.log";
 pub(super) struct Restore {
     pub(super) images: PathBuf,
     pub(super) work: PathBuf,
-    pub(super) log: Option<JsonFile>,
+    pub(super) log: Option<LogFile>,
 }
 
 /// A checkpoint on its way.
@@ -44,7 +44,7 @@ impl Restore {
         images: &str,
         work: &str,
         bundle: &Path,
-        log: Option<JsonFile>,
+        log: Option<LogFile>,
     ) -> Result<Restore, Error> {
         let images = PathBuf::from(images);
         if !images.is_absolute() || !images.is_dir() {

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::handover::{message, optional_message};
 use crate::io::logger::Owner;
 use crate::io::{Io, Opening, Readers, Uris};
-use crate::log::JsonFile;
+use crate::log::LogFile;
 use crate::mounts;
 use crate::runtime::{Runtime, Streams};
 use prost::Message;
@@ -42,13 +42,14 @@ impl CreateOptions {
         Err(Error::invalid(text))
     }
 
-    fn open_log(&self) -> Result<Option<JsonFile>, Error> {
+    fn open_log(&self) -> Result<Option<LogFile>, Error> {
         let Some(log) = &self.log else { return Ok(None) };
         match log.driver.as_str() {
             "none" | "" => Ok(None),
-            "json-file" => {
+            driver @ ("json-file" | "local") => {
                 let attrs: BTreeMap<String, String> = log.attrs.clone().into_iter().collect();
-                JsonFile::open(Path::new(&log.path), log.max_size, log.max_file, &attrs)
+                LogFile::open(Path::new(&log.path), log.max_size, log.max_file, &attrs)
+                    .map(|file| if driver == "local" { file.local() } else { file })
                     .map(|file| Some(if log.compress { file.compress() } else { file }))
                     .map_err(|e| Error::step(format!("open the container's log {}", log.path), e))
             }

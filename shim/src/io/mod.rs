@@ -21,7 +21,7 @@ pub(crate) use output::{Interest, Output};
 pub(crate) use stdin::Stdin;
 
 use crate::error::Error;
-use crate::log::{JsonFile, Stream};
+use crate::log::{LogFile, Stream};
 use crate::runtime::Streams;
 use console::Console;
 use fifo::Sink;
@@ -57,7 +57,7 @@ impl Uris {
 pub(crate) struct Opening<'a> {
     pub(crate) uris: &'a Uris,
     pub(crate) readers: Readers,
-    pub(crate) log: Option<JsonFile>,
+    pub(crate) log: Option<LogFile>,
     /// How the names of our own files begin.
     pub(crate) base: PathBuf,
     pub(crate) owner: Owner,
@@ -78,7 +78,7 @@ pub(crate) struct Io {
     pub(crate) stdin: Option<Stdin>,
     pub(crate) outputs: Vec<Output>,
     pub(crate) console: Option<Console>,
-    log: Option<JsonFile>,
+    log: Option<LogFile>,
     /// The client's program that takes the output.
     #[serde(default)]
     pub(crate) logger: Option<Logger>,

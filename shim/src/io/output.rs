@@ -6,7 +6,7 @@ use super::spool::Spool;
 use super::survival;
 use crate::error::Error;
 use crate::handover::optional_descriptor;
-use crate::log::{JsonFile, Lines, Mark, Stream};
+use crate::log::{Lines, LogFile, Mark, Stream};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
@@ -131,7 +131,7 @@ impl Output {
         self.source.is_none() && self.pending.is_empty()
     }
 
-    pub(super) fn pump(&mut self, mut log: Option<&mut JsonFile>) {
+    pub(super) fn pump(&mut self, mut log: Option<&mut LogFile>) {
         if self.is_logged {
             if self.source.as_ref().is_some_and(is_hung_up) {
                 self.end(None);
@@ -169,7 +169,7 @@ impl Output {
                 }
             }
             // Where up to a thousand files are kept, a rotation is a thousand renames.
-            if !self.pass_on() || log.as_deref_mut().is_some_and(JsonFile::has_rotated) {
+            if !self.pass_on() || log.as_deref_mut().is_some_and(LogFile::has_rotated) {
                 return;
             }
         }
@@ -234,7 +234,7 @@ impl Output {
     }
 
     /// No output will come.
-    pub(super) fn end(&mut self, log: Option<&mut JsonFile>) {
+    pub(super) fn end(&mut self, log: Option<&mut LogFile>) {
         if let Some(log) = log {
             let mark = self.spool.as_ref().map_or(Mark::default(), |spool| spool.mark(0));
             self.lines.finish(|text| log.message(self.stream, text, SystemTime::now(), mark));
@@ -257,7 +257,7 @@ impl Output {
     }
 
     /// What an earlier shim has left in the spool, into the log.
-    pub(super) fn replay(&mut self, log: &mut JsonFile, mark: Mark) {
+    pub(super) fn replay(&mut self, log: &mut LogFile, mark: Mark) {
         let Some(spool) = &self.spool else { return };
         let mut offset = mark.offset;
         if offset > spool.mark(0).offset {
@@ -275,7 +275,7 @@ impl Output {
         log.flush();
     }
 
-    fn trim_spool(&mut self, log: Option<&mut JsonFile>, idle: bool) {
+    fn trim_spool(&mut self, log: Option<&mut LogFile>, idle: bool) {
         if let (Some(spool), Some(log)) = (&mut self.spool, log) {
             spool.trim(self.lines.unfinished(), idle, |mark| log.move_mark(self.stream, mark));
         }

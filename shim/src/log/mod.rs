@@ -1,11 +1,13 @@
 //! The container's log, written here so that no daemon is on the data path.
 
-pub(crate) mod json_file;
+mod file;
+mod json_file;
 mod lines;
+mod local;
 mod position;
 pub(crate) mod rotation;
 
-pub(crate) use json_file::JsonFile;
+pub(crate) use file::LogFile;
 pub(crate) use lines::Lines;
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +22,10 @@ pub(crate) enum Stream {
 impl Stream {
     pub(crate) fn index(self) -> usize {
         usize::from(self == Stream::Stderr)
+    }
+
+    fn named(name: &str) -> Stream {
+        if name == Stream::Stderr.name() { Stream::Stderr } else { Stream::Stdout }
     }
 
     /// As logs name it.

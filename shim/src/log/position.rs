@@ -65,7 +65,7 @@ pub(super) struct Left {
 }
 
 /// Reads the position, and takes a torn line off the end of the log.
-pub(super) fn read(path: &Path, log: &Path) -> io::Result<Left> {
+pub(super) fn read(path: &Path, log: &Path, next: Next) -> io::Result<Left> {
     let mut bytes = [0; SIZE];
     let mut fields = [0u64; SIZE / 8];
     match std::fs::File::open(path)?.read_exact(&mut bytes) {
@@ -81,11 +81,26 @@ pub(super) fn read(path: &Path, log: &Path) -> io::Result<Left> {
     let [inode, size, stdout, stdout_offset, stderr, stderr_offset] = fields;
     let mark = |generation: u64, offset| Mark { generation: generation as u32, offset };
     let marks = [mark(stdout, stdout_offset), mark(stderr, stderr_offset)];
-    Ok(Left { marks, ahead: lines_beyond(log, inode, size)? })
+    Ok(Left { marks, ahead: entries_beyond(log, inode, size, next)? })
 }
 
+/// What comes next in a log.
+pub(super) enum Found {
+    Entry {
+        /// Bytes.
+        length: u64,
+        stream: Stream,
+    },
+    /// Part of an entry, at the end of the log.
+    Torn,
+    End,
+}
+
+/// Reads the next entry of a log.
+pub(super) type Next = fn(&mut dyn BufRead) -> io::Result<Found>;
+
 /// Messages of each stream beyond `size` in the log; all that are there, where it has been rotated since.
-fn lines_beyond(path: &Path, inode: u64, size: u64) -> io::Result<[usize; 2]> {
+fn entries_beyond(path: &Path, inode: u64, size: u64, next: Next) -> io::Result<[usize; 2]> {
     use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
     let nofollow = OFlags::NOFOLLOW.bits() as i32;
     let opened = std::fs::OpenOptions::new().read(true).write(true).custom_flags(nofollow).open(path);
@@ -96,33 +111,18 @@ fn lines_beyond(path: &Path, inode: u64, size: u64) -> io::Result<[usize; 2]> {
     let start = if file.metadata()?.ino() == inode { size } else { 0 };
     let mut reader = io::BufReader::new(&file);
     reader.seek(io::SeekFrom::Start(start))?;
-    let (mut at, mut ahead, mut line) = (start, [0, 0], Vec::new());
+    let (mut at, mut ahead) = (start, [0, 0]);
     loop {
-        line.clear();
-        let length = reader.read_until(b'\n', &mut line)? as u64;
-        if length == 0 {
-            return Ok(ahead);
+        match next(&mut reader)? {
+            Found::Entry { length, stream } => {
+                at += length;
+                ahead[stream.index()] += 1;
+            }
+            Found::Torn => {
+                file.set_len(at)?;
+                return Ok(ahead);
+            }
+            Found::End => return Ok(ahead),
         }
-        let Ok(found) = serde_json::from_slice::<Line>(&line) else {
-            file.set_len(at)?;
-            return Ok(ahead);
-        };
-        if line.last() != Some(&b'\n') {
-            file.set_len(at)?;
-            return Ok(ahead);
-        }
-        at += length;
-        ahead[found.stream.index()] += 1;
     }
-}
-
-#[derive(Deserialize)]
-struct Line {
-    #[serde(deserialize_with = "stream")]
-    stream: Stream,
-}
-
-fn stream<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Stream, D::Error> {
-    let name = std::borrow::Cow::<str>::deserialize(deserializer)?;
-    Ok(if name == Stream::Stderr.name() { Stream::Stderr } else { Stream::Stdout })
 }
