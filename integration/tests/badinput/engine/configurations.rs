@@ -77,6 +77,7 @@ fn host_configurations_that_cannot_be() {
     let log = |kind: &str, options: Value, sentence: &str| {
         host(json!({"LogConfig": {"Type": kind, "Config": options}}), 400, sentence)
     };
+    let wrong_log = |reason: &str| format!("failed to initialize logging driver: {reason}");
     let ports = |port: &str, binding: Value, sentence: &str| {
         host(json!({ "PortBindings": { port: [binding] } }), 400, sentence)
     };
@@ -180,6 +181,34 @@ fn host_configurations_that_cannot_be() {
         log("nosuch", json!({}), "error looking up logging plugin nosuch: plugin \"nosuch\" not found"),
         log("json-file", json!({"bogus": "1"}), "unknown log opt 'bogus' for json-file log driver"),
         log("json-file", json!({"mode": "x"}), "logger: logging mode not supported: x"),
+        log("local", json!({"tag": "x"}), "unknown log opt 'tag' for log driver local"),
+        // The original says so at the start only.
+        log(
+            "local",
+            json!({"max-size": "x"}),
+            &wrong_log("invalid value for max-size: x: invalid size: 'x'"),
+        )
+        .ours(),
+        log("local", json!({"max-size": "0"}), &wrong_log("max size should be a positive number")).ours(),
+        log(
+            "local",
+            json!({"max-file": "x"}),
+            &wrong_log("invalid value for max-file: x: strconv.Atoi: parsing \"x\": invalid syntax"),
+        )
+        .ours(),
+        log("local", json!({"max-file": "-1"}), &wrong_log("max file count cannot be less than 0")).ours(),
+        log(
+            "local",
+            json!({"compress": "x"}),
+            &wrong_log("invalid value for compress: x: strconv.ParseBool: parsing \"x\": invalid syntax"),
+        )
+        .ours(),
+        log(
+            "local",
+            json!({"max-file": "1"}),
+            &wrong_log("compression cannot be enabled when max file count is 1"),
+        )
+        .ours(),
         ports("x/tcp", json!({}), "invalid port specification: \"x\""),
         ports("99999/tcp", json!({}), "invalid port specification: \"99999\""),
         ports("80-90/tcp", json!({"HostPort": "1-2"}), "invalid port specification: \"80-90\""),
