@@ -281,11 +281,18 @@ monitors() {
 }
 
 part() { [[ " ${PARTS:-engines log lifecycle shims runtimes} " == *" $1 "* ]]; }
+# crun refuses the hybrid layout of cgroups: the version 2 tree is hidden from all of them.
+without_unified() {
+    [ ! -d /sys/fs/cgroup/unified ] || mount -t tmpfs none /sys/fs/cgroup/unified
+    "$@"
+    [ ! -d /sys/fs/cgroup/unified ] || umount /sys/fs/cgroup/unified
+}
 if part engines; then engines; fi
 if part log; then log; fi
 if part lifecycle; then lifecycle; fi
-if part shims; then shims; fi
-# crun refuses the hybrid layout of cgroups: the version 2 tree is hidden from all of them.
-[ ! -d /sys/fs/cgroup/unified ] || mount -t tmpfs none /sys/fs/cgroup/unified
-if part runtimes; then runtimes; fi
-if part shims; then monitors; fi
+# Before the many idle containers, whose cgroups make those of all others dearer.
+if part runtimes; then without_unified runtimes; fi
+if part shims; then
+    shims
+    without_unified monitors
+fi
