@@ -50,6 +50,11 @@ impl Part {
         self.inode == other.inode || self.header.as_ref().is_some_and(made_of)
     }
 
+    /// In bytes as it was written; of a compressed one, which does not grow, more than any.
+    pub(super) fn length(&self) -> io::Result<u64> {
+        if self.packed { Ok(u64::MAX) } else { Ok(self.file.metadata()?.len()) }
+    }
+
     pub(super) fn is_at(&self, path: &Path) -> bool {
         std::fs::metadata(path).is_ok_and(|found| found.ino() == self.inode)
     }

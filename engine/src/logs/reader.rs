@@ -146,6 +146,8 @@ struct Reader {
     file: Option<Part>,
     /// What comes after that file, the next one last. Open, so that no rotation takes them away.
     next: Vec<Part>,
+    /// Without `follow`: bytes of the newest file, which may grow faster than it is read.
+    end: Option<u64>,
     /// Bytes read and not yet a whole entry, from `start` on.
     buffer: Vec<u8>,
     start: usize,
@@ -157,6 +159,10 @@ impl Reader {
     /// At the beginning, or before the last `tail` entries.
     fn open(log: Log, query: &Query) -> io::Result<Reader> {
         let mut next = parts(&log.path)?;
+        let end = match next.first() {
+            Some(newest) if !query.follow => Some(newest.length()?),
+            _ => None,
+        };
         if let Some(since) = query.since {
             let before = next.iter().position(|part| part.is_before(since));
             next.truncate(before.unwrap_or(next.len()));
@@ -173,7 +179,7 @@ impl Reader {
                 }
             }
         }
-        let mut reader = Reader { log, file: None, next, buffer: Vec::new(), start: 0, scanned: 0 };
+        let mut reader = Reader { log, file: None, next, end, buffer: Vec::new(), start: 0, scanned: 0 };
         reader.take_next()?;
         Ok(reader)
     }
@@ -233,9 +239,14 @@ impl Reader {
             }
             self.scanned = self.buffer.len();
             let Some(file) = &mut self.file else { return Ok(None) };
+            let file = file.unpack()?;
+            let room = match self.end.filter(|_| self.next.is_empty()) {
+                Some(end) => end.saturating_sub(file.stream_position()?).min(BLOCK as u64) as usize,
+                None => BLOCK,
+            };
             let before = self.buffer.len();
-            self.buffer.resize(before + BLOCK, 0);
-            let count = file.unpack()?.read(&mut self.buffer[before..])?;
+            self.buffer.resize(before + room, 0);
+            let count = file.read(&mut self.buffer[before..])?;
             self.buffer.truncate(before + count);
             if count == 0 {
                 return Ok(None);
@@ -245,6 +256,9 @@ impl Reader {
 
     /// Goes on with the file after this one, if this one has been rotated away.
     fn next_file(&mut self) -> io::Result<bool> {
+        if self.next.is_empty() && self.end.is_some() {
+            return Ok(false);
+        }
         if self.next.is_empty() {
             let Some(file) = &self.file else {
                 self.next = parts(&self.log.path)?;
@@ -381,7 +395,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x-json.log");
         std::fs::write(&path, line("a", "stdout", 1)).unwrap();
-        let query = Query { stdout: true, ..Query::default() };
+        let query = Query { stdout: true, follow: true, ..Query::default() };
         let mut reader = Reader::open(Log::json_file(&path), &query).unwrap();
         let mut next = || read_on(&mut reader, &query);
         assert_eq!(next(), "a\n");
@@ -389,6 +403,20 @@ mod tests {
         std::fs::write(&path, line("b", "stdout", 2)).unwrap();
         assert_eq!(next(), "b\n");
         assert_eq!(next(), "");
+    }
+
+    /// Without `follow` what is written after the begin is not read: it may come faster than it can be.
+    #[test]
+    fn a_log_that_grows_is_read_to_where_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x-json.log");
+        std::fs::write(&path, line("a", "stdout", 1)).unwrap();
+        let query = Query { stdout: true, ..Query::default() };
+        let mut reader = Reader::open(Log::json_file(&path), &query).unwrap();
+        std::fs::write(&path, line("a", "stdout", 1) + &line("b", "stdout", 2)).unwrap();
+        std::fs::rename(&path, dir.path().join("x-json.log.1")).unwrap();
+        std::fs::write(&path, line("c", "stdout", 3)).unwrap();
+        assert_eq!([read_on(&mut reader, &query), read_on(&mut reader, &query)], ["a\n", ""]);
     }
 
     /// As the shim leaves them, with what was made of which file in the header.
@@ -430,7 +458,7 @@ mod tests {
             std::fs::rename(dir.path().join(from), dir.path().join(to)).unwrap();
         };
         std::fs::write(&path, line("a", "stdout", 1)).unwrap();
-        let query = Query { stdout: true, ..Query::default() };
+        let query = Query { stdout: true, follow: true, ..Query::default() };
         let mut reader = Reader::open(Log::json_file(&path), &query).unwrap();
         let mut next = || read_on(&mut reader, &query);
         assert_eq!(next(), "a\n");
