@@ -13,6 +13,17 @@ PROGRAMS := gantry gantryd containerd-lite containerd-shim-gantry-v2 rung
 # itself as after a kill, so nothing is unwound.
 SMALL := --config 'profile.release.opt-level="s"' --config 'profile.release.lto="fat"' --config profile.release.codegen-units=1 --config 'profile.release.panic="abort"'
 
+# Static where there is one process for each container or each call: no loader, and fewer private pages. The debug build
+# too, so that what is tested is what is shipped.
+STATIC := -C target-feature=+crt-static -C relocation-model=static
+BUILD_SHIM := cargo rustc -p shim --bin containerd-shim-gantry-v2 -- $(STATIC)
+BUILD_RUNTIME := cargo rustc -p runtime --bin rung -- $(STATIC)
+define BUILD
+cargo build --workspace --exclude shim --exclude runtime --bins
+$(BUILD_SHIM)
+$(BUILD_RUNTIME)
+endef
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-vm suite-runc suite-crun fuzz build release interop bench lint install clean
 
@@ -21,21 +32,18 @@ help: ## this list
 
 demo: ## a redis container, started, entered, killed and restarted around (CLIENT=docker: the same with the docker CLI)
 	@integration/setup.sh demo
-	cargo build --workspace --bins
+	$(BUILD)
 	@GANTRY_BIN_DIR=$(DEBUG) CLIENT=$(CLIENT) integration/demo/demo.sh
 
 test: ## every test: units, black box, faults, interop with the real programs, tidiness
 	@integration/setup.sh test
-	cargo build --workspace --bins
+	$(BUILD)
 	@set -e; export GANTRY_BIN_DIR=$(DEBUG); \
 	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace --no-fail-fast; \
 	else cargo test --workspace --no-fail-fast; fi
 
 build: ## the five programs, debug build, in target/debug
-	cargo build --workspace --bins
-
-# Static where there is one process for each container or each call: no loader, and fewer private pages.
-STATIC := -C target-feature=+crt-static -C relocation-model=static
+	$(BUILD)
 
 release: ## the five programs, release build, in target/release (rung and the shim linked statically)
 	cargo build --release -p cli -p engine -p containerd-lite --bins
@@ -43,15 +51,15 @@ release: ## the five programs, release build, in target/release (rung and the sh
 	cargo rustc --release $(SMALL) -p runtime --bin rung -- $(STATIC)
 
 test-vm: ## the runtime's tests on an emulated machine with pure cgroup v2, systemd and every capability (minutes)
-	cargo build -p runtime --bins
+	$(BUILD_RUNTIME)
 	GANTRY_BIN_DIR=$(DEBUG) integration/vm/test.sh
 
 suite-runc: ## runc's own bats tests, fetched from Debian, with rung in its place (FILES='delete.bats ...')
-	cargo build -p runtime --bins
+	$(BUILD_RUNTIME)
 	GANTRY_BIN_DIR=$(DEBUG) integration/suites/runc.sh $(FILES)
 
 suite-crun: ## crun's own python tests, fetched from Debian, with rung in its place (FILES='test_exec.py ...')
-	cargo build -p runtime --bins
+	$(BUILD_RUNTIME)
 	GANTRY_BIN_DIR=$(DEBUG) integration/suites/crun.sh $(FILES)
 
 fuzz: ## what programs read from others, fed with what nobody would send (EACH=seconds of each target, 60; TARGETS='config ...')
@@ -62,7 +70,7 @@ interop: export GANTRY_BIN_DIR := $(DEBUG)
 interop: export override PEERS := $(abspath $(PEERS))
 interop: ## only the tests with the real docker, containerd, podman and runc above or below ours (PEERS=DIR: those of that folder)
 	@integration/setup.sh test
-	cargo build --workspace --bins
+	$(BUILD)
 	cargo test -p integration --test interop
 	cargo test -p integration --test containerd -- ctr dockerd
 	cargo test -p integration --test demo

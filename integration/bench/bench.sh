@@ -242,13 +242,16 @@ shims() {
 
 # The runtimes, step by step.
 runtimes() {
+    # Their state is on a tmpfs, as where it is by default (/run).
+    mkdir "$work/run"
+    mount -t tmpfs none "$work/run"
     for program in floor peak; do cc -O2 -static -o "$work/$program" "$here/$program.c"; done
     local runtimes=("rung $bin/rung" "crun $(command -v crun)" "runc $(command -v runc)")
     {
         line floor "$work/floor" "$work/plain"
         for runtime in "${runtimes[@]}"; do
             read -r name path <<<"$runtime"
-            rt=("$path" --root "$work/r-$name")
+            rt=("$path" --root "$work/run/$name")
             for kind in plain docker; do line "$kind/$name" "${rt[@]}" run -b "$work/$kind" "$kind{}"; done
             line "create/$name" "${rt[@]}" create -b "$work/idle" "idle{}"
             line "start/$name" "${rt[@]}" start "idle{}"
@@ -261,8 +264,8 @@ runtimes() {
         rows "run, docker's configuration ($other)" docker/rung "docker/$other"
         rows "run, runc's default ($other)" plain/rung "plain/$other"
         for step in create start exec delete; do rows "$step ($other)" "$step/rung" "$step/$other"; done
-        row "peak RSS of run, KiB ($other)" "$("$work/peak" "$bin/rung" --root "$work/rp" run -b "$work/docker" peak)" \
-            "$("$work/peak" $other --root "$work/rp" run -b "$work/docker" peak)"
+        row "peak RSS of run, KiB ($other)" "$("$work/peak" "$bin/rung" --root "$work/run/peak" run -b "$work/docker" peak)" \
+            "$("$work/peak" $other --root "$work/run/peak" run -b "$work/docker" peak)"
     done
     rows "run, runc's default (a bare C program)" plain/rung floor
 }

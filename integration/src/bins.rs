@@ -34,6 +34,21 @@ pub fn runtime() -> PathBuf {
     if subject_is_reference() { peer("runc").expect("runc is installed") } else { path("rung") }
 }
 
+/// Whether an executable asks for a loader.
+///
+/// # Panics
+/// When the file is not an ELF executable of 64 bits.
+pub fn is_dynamic(program: &Path) -> bool {
+    const PT_INTERP: usize = 3;
+    let file = std::fs::read(program).expect("the executable");
+    let number = |at: usize, bytes: usize| {
+        file[at..at + bytes].iter().rev().fold(0, |sum, &byte| sum << 8 | usize::from(byte))
+    };
+    assert_eq!(&file[..5], b"\x7fELF\x02", "{}", program.display());
+    let (first, size, count) = (number(32, 8), number(54, 2), number(56, 2));
+    (0..count).any(|header| number(first + header * size, 4) == PT_INTERP)
+}
+
 /// The engine under test.
 pub fn engine() -> PathBuf {
     if subject_is_reference() { peer("dockerd").expect("dockerd is installed") } else { path("gantryd") }

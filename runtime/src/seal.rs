@@ -1,19 +1,21 @@
 //! The runtime's own executable is never reachable for writing from a container (CVE-2019-5736).
 //!
 //! A container can make us execute /proc/self/exe inside it and keep hold of that file. So whatever is going to
-//! enter a container first executes itself again from a read-only mount of the binary that is attached nowhere:
-//! nobody can make it writable, and unlike a copy in memory it costs no copying. Without the right to make
-//! mounts it is a sealed copy after all.
+//! enter a container first becomes a process of a read-only mount of the binary that is attached nowhere: nobody
+//! can make it writable, and unlike a copy in memory it costs no copying. A static executable does so in place, by
+//! mapping itself anew; else it is executed again from there. Without the right to make mounts it executes a
+//! sealed copy.
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags};
 
 use crate::error::{Error, Result, Step};
 use crate::sys::files::{self, CStrings};
+use crate::sys::image;
 use crate::sys::mount::{self, ATTR_RDONLY, Attributes};
 
 /// Set over our own exec, so that a seal that does not hold ends in an error and not in a loop.
@@ -29,7 +31,11 @@ pub(crate) fn ensure() -> Result<()> {
     if std::env::var_os(MARKER).is_some() {
         return Err(Error::invalid("the runtime's executable could not be sealed"));
     }
-    let sealed = readonly_mount(&own).or_else(|_| sealed_copy()).step(|| "seal own executable".into())?;
+    let readonly = readonly_mount(&own);
+    if readonly.as_ref().is_ok_and(|sealed| become_it(sealed).is_ok()) {
+        return Ok(());
+    }
+    let sealed = readonly.or_else(|_| sealed_copy()).step(|| "seal own executable".into())?;
     let arguments = std::env::args_os().map(|argument| c_string(argument.as_bytes()));
     let environment = std::env::vars_os().map(|(name, value)| {
         let mut pair = name.as_bytes().to_vec();
@@ -63,6 +69,13 @@ fn readonly_mount(own: &OwnedFd) -> io::Result<OwnedFd> {
     let readonly = Attributes { set: ATTR_RDONLY, ..Attributes::default() };
     mount::set_attributes(copy.as_fd(), &readonly, false)?;
     Ok(copy)
+}
+
+/// In place, for a tenth of the price of an exec and the C library's start.
+fn become_it(sealed: &OwnedFd) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(format!("/proc/self/fd/{}", sealed.as_raw_fd()), flags, Mode::empty())?;
+    image::replace(file.as_fd())
 }
 
 fn sealed_copy() -> io::Result<OwnedFd> {

@@ -1,4 +1,4 @@
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use integration::bins;
 use integration::bundle::Bundle;
@@ -200,13 +200,28 @@ fn the_runtimes_executable_cannot_be_written_through_the_container() {
     let mut rt = Runtime::new();
     let id = rt.id();
     let bundle = Bundle::new();
-    rt.create(&bundle, &id).ok();
+    bundle.write();
+    // A copy that nobody else runs: while one does, the kernel refuses for that.
+    let own = bundle.path().join("rung");
+    std::fs::copy(bins::runtime(), &own).expect("a copy");
+    let words = ["--root", text(rt.root()), "create", "--bundle", text(bundle.path()), &id];
+    let created = std::process::Command::new(&own).args(words).stdin(std::process::Stdio::null()).status();
+    assert!(created.expect("its copy runs").success());
     let pid = rt.state(&id)["pid"].to_string();
     // What a container would keep hold of, to write to it once it is no longer busy.
     let exe = std::fs::File::open(format!("/proc/{pid}/exe")).expect("its executable");
     let mount = rustix::fs::fstatvfs(&exe).expect("its file system");
     assert!(mount.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY), "it is on a writable mount");
+    // A static one, as is shipped, gets there without being executed again, and is described as it was.
+    let read = |file: &str| std::fs::read(format!("/proc/{pid}/{file}")).expect(file);
+    let environment = String::from_utf8_lossy(&read("environ")).into_owned();
+    assert!(environment.contains("PATH="), "{environment}");
+    assert_eq!(environment.contains("_RUNG_SEALED=1"), bins::is_dynamic(&own), "{environment}");
+    assert!(read("cmdline").starts_with(text(&own).as_bytes()));
     rt.call(&["delete", "-f", &id]).ok();
+    let again = format!("/proc/self/fd/{}", exe.as_raw_fd());
+    let write = std::fs::OpenOptions::new().write(true).open(again);
+    assert_eq!(write.expect_err("opened for writing").kind(), std::io::ErrorKind::ReadOnlyFilesystem);
     rt.assert_clean(&bundle);
 }
 

@@ -26,6 +26,15 @@ struct Policy {
     rules: Vec<Rule>,
 }
 
+impl Policy {
+    /// An earlier rule for exactly the same no longer decides anything.
+    fn push(&mut self, rule: Rule) {
+        let what = |rule: &Rule| (rule.kind, rule.major, rule.minor, rule.access.clone());
+        self.rules.retain(|earlier| what(earlier) != what(&rule));
+        self.rules.push(rule);
+    }
+}
+
 /// Devices every container gets: making nodes of any kind, the harmless character devices and terminals.
 const ALWAYS: [(u8, Option<u32>, Option<u32>, &str); 10] = [
     (b'c', None, None, "m"),
@@ -68,19 +77,15 @@ fn policy(rules: &[DeviceRule]) -> Result<Policy> {
             }
             "c" | "b" | "u" => {
                 let kind = if rule.kind == "b" { b'b' } else { b'c' };
-                policy.rules.push(Rule { allow: rule.allow, kind, major, minor, access });
+                policy.push(Rule { allow: rule.allow, kind, major, minor, access });
             }
             other => return Err(Error::invalid(format!("device type {other:?} is not a, b, c or u"))),
         }
     }
     if !policy.allow_by_default {
-        policy.rules.extend(ALWAYS.iter().map(|&(kind, major, minor, access)| Rule {
-            allow: true,
-            kind,
-            major,
-            minor,
-            access: access.to_owned(),
-        }));
+        for &(kind, major, minor, access) in &ALWAYS {
+            policy.push(Rule { allow: true, kind, major, minor, access: access.to_owned() });
+        }
     }
     Ok(policy)
 }

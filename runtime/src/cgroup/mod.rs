@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result, Step};
 use crate::interrupt::step_done;
 use crate::spec::Resources;
+use crate::sys::files;
 
 pub(crate) const ROOT: &str = "/sys/fs/cgroup";
 
@@ -77,7 +78,7 @@ fn files_driver(cgroups_path: &str, id: &str) -> Result<Box<dyn Driver>> {
     if Path::new(path).components().any(|part| part == std::path::Component::ParentDir) {
         return Err(Error::invalid(format!("cgroupsPath {path:?} may not contain \"..\"")));
     }
-    let own = fs::read_to_string("/proc/self/cgroup").step(|| "read /proc/self/cgroup".into())?;
+    let own = files::read_text("/proc/self/cgroup").step(|| "read /proc/self/cgroup".into())?;
     if is_v2(ROOT) {
         Ok(Box::new(v2::Cgroup::plan(path, &own)))
     } else {
@@ -88,7 +89,7 @@ fn files_driver(cgroups_path: &str, id: &str) -> Result<Box<dyn Driver>> {
 /// The v2 cgroup that a process is in.
 pub(crate) fn paths_of(pid: i32) -> Result<Paths> {
     let path = format!("/proc/{pid}/cgroup");
-    let text = fs::read_to_string(&path).step(|| format!("read {path}"))?;
+    let text = files::read_text(&path).step(|| format!("read {path}"))?;
     let own = own_paths(&text).find(|row| row.0.is_empty()).map_or("/", |row| row.1);
     Ok(Paths::from([(String::new(), locate(Path::new(ROOT), "/", own))]))
 }
@@ -226,7 +227,7 @@ fn write_file(dir: &Path, file: &str, value: &str) -> Result<()> {
 }
 
 fn read_file(dir: &Path, file: &str) -> io::Result<String> {
-    Ok(fs::read_to_string(dir.join(file))?.trim_end().to_owned())
+    Ok(files::read_text(dir.join(file))?.trim_end().to_owned())
 }
 
 /// The processes of a directory and all below.

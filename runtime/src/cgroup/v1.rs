@@ -236,10 +236,12 @@ fn inherit_cpuset(dir: &Path) -> Result<()> {
         let read =
             |dir: &Path| super::read_file(dir, file).step(|| format!("read {file} of {}", dir.display()));
         if read(dir)?.is_empty() {
-            if read(parent)?.is_empty() {
+            let mut above = read(parent)?;
+            if above.is_empty() {
                 inherit_cpuset(parent)?;
+                above = read(parent)?;
             }
-            super::write_file(dir, file, &read(parent)?)?;
+            super::write_file(dir, file, &above)?;
         }
     }
     Ok(())

@@ -3,6 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
@@ -32,6 +33,17 @@ fn openat2(root: BorrowedFd<'_>, path: &str, flags: OFlags, resolve: ResolveFlag
             result => return Ok(result?),
         }
     }
+}
+
+/// The whole of a file whose size the kernel does not tell, in as few reads as can be.
+pub(crate) fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
+    const MORE: usize = 4096;
+    let file = rustix::fs::open(path.as_ref(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut text = Vec::with_capacity(MORE);
+    while rustix::io::read(&file, rustix::buffer::spare_capacity(&mut text))? > 0 {
+        text.reserve(MORE);
+    }
+    String::from_utf8(text).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
 /// Mark every descriptor from `first` on as closed at exec: nothing of the host reaches the container

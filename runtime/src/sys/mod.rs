@@ -4,6 +4,7 @@ pub(crate) mod bpf;
 pub(crate) mod clone;
 pub(crate) mod entry;
 pub(crate) mod files;
+pub(crate) mod image;
 pub(crate) mod mount;
 pub(crate) mod net;
 pub(crate) mod prctl;

@@ -119,6 +119,11 @@ pub(crate) fn attach(mount: impl AsFd, target: BorrowedFd<'_>) -> io::Result<()>
     Ok(raw::move_mount(mount.as_fd(), "", target, "", flags)?)
 }
 
+/// The same on an entry of a folder that is not yet in anybody else's reach.
+pub(crate) fn attach_at(mount: impl AsFd, folder: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    Ok(raw::move_mount(mount.as_fd(), "", folder, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+}
+
 /// mount(2) on the current directory: for filesystems and remounts that need the old call.
 pub(crate) fn classic(source: &str, kind: &str, flags: u64, data: &str) -> io::Result<()> {
     let data = super::cstring(data)?;

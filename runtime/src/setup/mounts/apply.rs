@@ -167,18 +167,18 @@ fn cgroup(
     refuse_proc(target.as_fd(), step, None)?;
     let attributes =
         Attributes { set: step.attributes.set, clear: step.attributes.clear, ..Attributes::default() };
-    let bind = |path: &str, target: BorrowedFd<'_>| {
-        let tree = mount::copy_of_path(path, false).step(|| format!("cgroup {path}"))?;
-        mount::set_attributes(tree.as_fd(), &attributes, false).step(|| "set mount attributes".into())?;
-        recursively(tree.as_fd(), &step.recursive_attributes)?;
-        mount::attach(&tree, target).step(|| "attach".into())
+    let copy = |path: &str| mount::copy_of_path(path, false).step(|| format!("cgroup {path}"));
+    let finish = |tree: BorrowedFd<'_>| {
+        recursively(tree, &attributes)?;
+        recursively(tree, &step.recursive_attributes)
     };
     if let [(name, path)] = hierarchies
         && name.is_empty()
     {
-        return bind(path, target.as_fd());
+        let tree = copy(path)?;
+        finish(tree.as_fd())?;
+        return mount::attach(&tree, target.as_fd()).step(|| "attach".into());
     }
-    // Read-only at the end, when the mount points are made.
     let writable = step.attributes.set & !ATTR_RDONLY;
     let options = ["mode=755".to_owned()];
     let tmpfs =
@@ -186,18 +186,13 @@ fn cgroup(
     mount::attach(&tmpfs, target.as_fd()).step(|| "attach".into())?;
     for (name, path) in hierarchies {
         rustix::fs::mkdirat(&tmpfs, name, Mode::from_raw_mode(0o755)).step(|| format!("create {name}"))?;
-        let dir = rustix::fs::openat(&tmpfs, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-            .step(|| format!("open {name}"))?;
-        bind(path, dir.as_fd())?;
+        mount::attach_at(copy(path)?, tmpfs.as_fd(), name).step(|| format!("attach {name}"))?;
     }
     for (controller, name) in links {
         rustix::fs::symlinkat(name, &tmpfs, controller).step(|| format!("link {controller}"))?;
     }
-    if step.attributes.set & ATTR_RDONLY != 0 {
-        let readonly = Attributes { set: ATTR_RDONLY, ..Attributes::default() };
-        mount::set_attributes(tmpfs.as_fd(), &readonly, false).step(|| "make it read-only".into())?;
-    }
-    Ok(())
+    // The tmpfs and what it shows at once, now that nothing is to be made in it.
+    finish(tmpfs.as_fd())
 }
 
 fn target(root: BorrowedFd<'_>, step: &super::Step, kind: Kind) -> Result<OwnedFd> {
