@@ -58,7 +58,7 @@ fn a_namespace_is_joined_by_path() {
     rt.assert_clean(&other);
 }
 
-fn map_to_nobody(bundle: &mut Bundle) {
+pub(crate) fn map_to_nobody(bundle: &mut Bundle) {
     let linux = &mut bundle.config["linux"];
     linux["namespaces"].as_array_mut().expect("a list").push(json!({"type": "user"}));
     linux["uidMappings"] = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);

@@ -128,19 +128,36 @@ fn a_missing_directory_of_an_exec() {
     rt.assert_clean(&bundle);
 }
 
-#[test]
-fn a_right_that_the_caller_lacks_is_named() {
-    // Where root has the right, a caller without it is made.
+/// Where root has the right, a caller without it is made.
+fn run_without(right: &str, bundle: &Bundle) -> integration::runtime::Run {
     let mut rt = Runtime::new();
     let id = rt.id();
-    let mut bundle = Bundle::new();
-    bundle.config["process"]["rlimits"] =
-        json!([{"type": "RLIMIT_NOFILE", "hard": 1_000_000_000u64, "soft": 1_000_000_000u64}]);
     bundle.write();
     let runtime = rt.command(&["run", "--bundle", integration::runtime::text(bundle.path()), &id]);
     let mut command = std::process::Command::new("setpriv");
-    command.args(["--bounding-set", "-sys_resource", "--inh-caps", "-sys_resource"]);
+    let without = format!("-{right}");
+    command.args(["--bounding-set", &without, "--inh-caps", &without]);
     command.arg(runtime.get_program()).args(runtime.get_args());
-    integration::runtime::finish(command).refused("CAP_SYS_RESOURCE");
-    rt.assert_clean(&bundle);
+    let run = integration::runtime::finish(command);
+    rt.assert_clean(bundle);
+    run
+}
+
+#[test]
+fn a_right_that_the_caller_lacks_is_named() {
+    let mut bundle = Bundle::new();
+    bundle.config["process"]["rlimits"] =
+        json!([{"type": "RLIMIT_NOFILE", "hard": 1_000_000_000u64, "soft": 1_000_000_000u64}]);
+    run_without("sys_resource", &bundle).refused("CAP_SYS_RESOURCE");
+    run_without("mknod", &Bundle::new()).refused("CAP_MKNOD");
+}
+
+/// Who may make no device node gives a container with a user namespace those of the host.
+#[test]
+fn devices_are_the_hosts_where_none_may_be_made() {
+    let mut bundle = Bundle::script("stat -c '%t %T' /dev/full; head -c 3 /dev/zero | wc -c");
+    crate::isolation::map_to_nobody(&mut bundle);
+    bundle.config["linux"]["devices"] =
+        json!([{"path": "/dev/full", "type": "c", "major": 1, "minor": 7, "fileMode": 0o600}]);
+    assert_eq!(run_without("mknod", &bundle).ok(), "1 7\n3\n");
 }
