@@ -18,6 +18,7 @@ The parent of one container. A containerd starts it; `ctr run --runtime io.conta
   -check-state         say whether this binary understands a running shim's state (standard input)
   -await N LOG PROGRAM ...  become this program once descriptor N has something or ends; complain in LOG
   -await-byte N ...    the same, where it may not end
+  -write-log           write a log from its queue (standard input: its state); a running shim starts it
   -compress LOG N      gzip the rotated files of a log, of which N are kept; a running shim starts it
 
 SIGUSR2 to a running shim: the binary that is now at its path takes over, in the same process.
@@ -52,6 +53,8 @@ pub(crate) enum Action {
     Resume(i32),
     /// Become a command once a client's logging program is ready.
     Await(Await),
+    /// Write a log, of which standard input tells.
+    WriteLog,
     /// Compress the rotated files of this log, of which so many are kept.
     Compress(PathBuf, u32),
 }
@@ -96,6 +99,7 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Action, ArgsError> {
             "v" | "version" => return Ok(Action::Version),
             "info" => info = true,
             "check-state" => return Ok(Action::CheckState),
+            "write-log" => return Ok(Action::WriteLog),
             "await" | "await-byte" => {
                 let number = rest.next().and_then(|number| number.to_str()?.parse().ok());
                 let (Some(descriptor), Some(log)) = (number, rest.next()) else {

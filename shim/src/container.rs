@@ -324,7 +324,8 @@ impl Shim {
             }
             _ => None,
         };
-        self.processes.values().filter_map(draining).min()
+        let logs = self.processes.values().filter_map(|process| process.io.log_deadline());
+        self.processes.values().filter_map(draining).chain(logs).min()
     }
 
     /// Output of a process has moved: a delete may have waited for its end.
@@ -341,8 +342,18 @@ impl Shim {
         self.advance_delete(handle);
     }
 
-    /// Deletes whose output nobody takes go on without it.
+    /// The log's disk has taken something: a delete may have waited for it.
+    pub(crate) fn log_moved(&mut self, handle: Handle) {
+        let Some(process) = self.processes.get_mut(&handle) else { return };
+        process.io.log_woken();
+        self.advance_delete(handle);
+    }
+
+    /// Deletes whose output nobody takes go on without it, and logs whose writer has ended get another one.
     pub(crate) fn deadlines_passed(&mut self) {
+        let now = Instant::now();
+        let is_due = |process: &&mut Process| process.io.log_deadline().is_some_and(|at| at <= now);
+        self.processes.values_mut().filter(is_due).for_each(|process| process.io.log_woken());
         let due: Vec<Handle> =
             self.processes.iter().filter(|(_, p)| p.deleting.is_some()).map(|(handle, _)| *handle).collect();
         self.changed |= !due.is_empty();

@@ -33,6 +33,8 @@ enum Source {
     Output(Handle, usize),
     /// The client's program that reads a process's output has ended.
     Logger(Handle),
+    /// The writer of a process's log has got on, or has ended.
+    Log(Handle),
     Stdin(Handle),
 }
 
@@ -85,6 +87,7 @@ pub(crate) fn serve(state: &mut State, signals: &OwnedFd) -> std::io::Result<()>
                     }
                 }
                 Source::Logger(handle) => shim.logger_ended(handle),
+                Source::Log(handle) => shim.log_moved(handle),
                 Source::Stdin(handle) => {
                     if let Some(process) = shim.processes.get_mut(&handle)
                         && process.io.stdin.as_mut().is_some_and(|stdin| !stdin.pump())
@@ -175,6 +178,10 @@ fn poll(
         if let Some(fd) = process.io.logger.as_ref().and_then(|logger| logger.wakes()) {
             fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
             sources.push(Source::Logger(*handle));
+        }
+        if let Some(fd) = process.io.log_wakes() {
+            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            sources.push(Source::Log(*handle));
         }
         for (fd, flags) in process.io.stdin.iter().flat_map(|stdin| stdin.interest()) {
             fds.push(PollFd::from_borrowed_fd(fd, flags));

@@ -13,8 +13,9 @@ mod wire;
 
 pub(crate) use survival::{Kept, forget, keep, left, left_events};
 
-use wire::without_descriptors;
-pub(crate) use wire::{deadline, descriptor, message, messages, optional_descriptor, optional_message};
+pub(crate) use wire::{
+    deadline, descriptor, message, messages, optional_descriptor, optional_message, without_descriptors,
+};
 
 use crate::container::ReplyTo;
 use crate::error::Error;

@@ -10,7 +10,8 @@
 //! process       the states of one process and what may be asked in each; pure
 //! cgroup        its figures, and whether the kernel killed in it
 //! runtime       the OCI runtime as a command: arguments, and what went wrong
-//! io            stdio: FIFOs, files, terminals, logging programs; log: docker's json-file
+//! io            stdio: FIFOs, files, terminals, logging programs
+//! log           docker's json-file and local; with a queue and a writer where no disk may hold up the container
 //! events        what happened, forwarded to the daemon until it is taken
 //! ```
 //!
@@ -79,6 +80,7 @@ pub fn run(arguments: Vec<OsString>) -> Result<(), Box<dyn Error>> {
         Action::CheckState => handover::check()?,
         Action::Resume(state) => launch::resume(state)?,
         Action::Await(wanted) => return Err(io::logger::await_ready(&wanted)),
+        Action::WriteLog => log::writer::run()?,
         Action::Compress(path, max_file) => log::rotation::compress(&path, max_file)?,
     }
     Ok(())

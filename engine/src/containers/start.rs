@@ -314,6 +314,7 @@ fn task_options(ctx: &Ctx, id: &str, record: &Record) -> Any {
         max_file: wanted.max_file,
         attrs: logs::attributes(given, record, id).into_iter().collect(),
         compress: wanted.compress,
+        max_buffer: wanted.max_buffer,
     };
     proto::task::pack_options(&options, &Options { log: Some(log) })
 }

@@ -13,6 +13,8 @@ pub(crate) struct LogOptions {
     pub(crate) max_size: u64,
     pub(crate) max_file: u32,
     pub(crate) compress: bool,
+    /// Bytes that may wait for the log's disk; 0 where the container waits for it.
+    pub(crate) max_buffer: u64,
 }
 
 const JSON_FILE: &[&str] =
@@ -20,22 +22,15 @@ const JSON_FILE: &[&str] =
 const LOCAL: &[&str] = &["max-size", "max-file", "compress"];
 /// Of every driver.
 const COMMON: &[&str] = &["mode", "max-buffer-size"];
+/// What waits for the disk with `mode=non-blocking` alone.
+const MAX_BUFFER: u64 = 1 << 20;
 
 /// Refuses options that the driver does not have or cannot follow.
 pub(crate) fn check_options(driver: &str, options: &Strings) -> Result<(), Error> {
-    match options.get("mode").map_or("", String::as_str) {
-        "" | "blocking" if options.contains_key("max-buffer-size") => {
-            return Err(Error::invalid(
-                "logger: max-buffer-size option is only supported with 'mode=non-blocking'",
-            ));
-        }
-        "" | "blocking" => {}
-        "non-blocking" => return Err(Error::unimplemented("log option mode=non-blocking")),
-        other => return Err(Error::invalid(format!("logger: logging mode not supported: {other}"))),
-    }
     if driver == "none" {
         return Ok(());
     }
+    max_buffer(options).map_err(Error::invalid)?;
     let (known, refusal): (&[&str], _) = match driver {
         "local" => (LOCAL, "for log driver local"),
         _ => (JSON_FILE, "for json-file log driver"),
@@ -57,18 +52,40 @@ pub(crate) fn check_options(driver: &str, options: &Strings) -> Result<(), Error
     expand(options.get("tag").map_or("", String::as_str), none).map(drop).map_err(wrong)
 }
 
+/// What the mode says, with the size: 0 is blocking.
+fn max_buffer(options: &Strings) -> Result<u64, String> {
+    let size = options.get("max-buffer-size");
+    match (options.get("mode").map_or("", String::as_str), size) {
+        ("" | "blocking", None) => Ok(0),
+        ("" | "blocking", Some(_)) => {
+            Err("logger: max-buffer-size option is only supported with 'mode=non-blocking'".to_owned())
+        }
+        ("non-blocking", None) => Ok(MAX_BUFFER),
+        ("non-blocking", Some(text)) => {
+            let size = parse_size(text).and_then(|size| u64::try_from(size).ok());
+            let wrong = || format!("error parsing option max-buffer-size: invalid size: '{text}'");
+            // One line waits in any case.
+            size.map(|size| size.max(1)).ok_or_else(wrong)
+        }
+        (other, _) => Err(format!("logger: logging mode not supported: {other}")),
+    }
+}
+
 impl LogOptions {
     /// Of options that may be wrong; in docker's order.
     pub(crate) fn parse(driver: &str, options: &Strings) -> Result<LogOptions, String> {
-        match driver {
+        let max_buffer = max_buffer(options)?;
+        let parsed = match driver {
             "local" => LogOptions::parse_local(options),
             _ => LogOptions::parse_json_file(options),
-        }
+        };
+        parsed.map(|parsed| LogOptions { max_buffer, ..parsed })
     }
 
     /// A local log is bounded and compressed unless it is said otherwise.
     fn parse_local(options: &Strings) -> Result<LogOptions, String> {
-        let mut parsed = LogOptions { max_size: 20_000_000, max_file: 5, compress: true };
+        let mut parsed =
+            LogOptions { max_size: 20_000_000, max_file: 5, compress: true, ..LogOptions::default() };
         let wrong = |key: &str, value: &str, why: String| format!("invalid value for {key}: {value}: {why}");
         if let Some(text) = options.get("max-size") {
             let size = decimal_size(text).ok_or_else(|| format!("invalid size: '{text}'"));
@@ -92,7 +109,7 @@ impl LogOptions {
     }
 
     fn parse_json_file(options: &Strings) -> Result<LogOptions, String> {
-        let mut parsed = LogOptions { max_size: 0, max_file: 1, compress: false };
+        let mut parsed = LogOptions { max_file: 1, ..LogOptions::default() };
         if let Some(text) = options.get("max-size") {
             parsed.max_size = decimal_size(text).ok_or_else(|| format!("invalid size: '{text}'"))?;
             if parsed.max_size == 0 {
@@ -249,9 +266,21 @@ mod tests {
     }
 
     #[test]
+    fn the_buffer_s_size_is_binary() {
+        let size =
+            |given: &[(&str, &str)]| LogOptions::parse("json-file", &options(given)).map(|o| o.max_buffer);
+        let non_blocking = ("mode", "non-blocking");
+        assert_eq!(size(&[]), Ok(0));
+        assert_eq!(size(&[("mode", "blocking")]), Ok(0));
+        assert_eq!(size(&[non_blocking]), Ok(1 << 20));
+        assert_eq!(size(&[non_blocking, ("max-buffer-size", "4k")]), Ok(4096));
+        assert_eq!(size(&[non_blocking, ("max-buffer-size", "0")]), Ok(1));
+    }
+
+    #[test]
     fn sizes_are_decimal() {
         let given = options(&[("max-size", "10k"), ("max-file", "3"), ("compress", "1")]);
-        let expected = LogOptions { max_size: 10_000, max_file: 3, compress: true };
+        let expected = LogOptions { max_size: 10_000, max_file: 3, compress: true, max_buffer: 0 };
         assert_eq!(LogOptions::parse("json-file", &given), Ok(expected));
         let sizes = ["7", "1m", "2GB", "1KiB", "x"].map(decimal_size);
         assert_eq!(sizes, [Some(7), Some(1_000_000), Some(2_000_000_000), Some(1024), None]);

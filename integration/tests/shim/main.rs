@@ -3,5 +3,6 @@
 mod events;
 mod growth;
 mod logger;
+mod slow_log;
 mod survival;
 mod upgrade;

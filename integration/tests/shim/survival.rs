@@ -5,6 +5,7 @@
 
 mod group;
 
+use crate::slow_log::writers;
 use integration::containerd_lite::wait_for;
 use integration::engine::{Engine, IMAGE, wait_child};
 use integration::leaks;
@@ -19,8 +20,9 @@ use std::time::Duration;
 const PARALLEL: usize = 4;
 
 /// Logs that keep every line.
-const LOGS: [&[&str]; 3] = [
+const LOGS: [&[&str]; 4] = [
     &[],
+    &["--log-opt=mode=non-blocking", "--log-opt=max-size=100k", "--log-opt=max-file=1000"],
     &["--log-opt=max-size=100k", "--log-opt=max-file=1000", "--log-opt=compress=true"],
     &["--log-driver=local", "--log-opt=max-size=100k", "--log-opt=max-file=1000"],
 ];
@@ -96,6 +98,9 @@ fn live(engine: &Engine, name: &str, terminal: bool, kills: usize, random: &mut 
             execs.push(exec(engine, name));
         }
         moment(Duration::from_micros(random.below(60_000) as u64));
+        if random.below(2) == 0 {
+            writers(&bundle).into_iter().for_each(leaks::kill);
+        }
         kill_shim(engine, &bundle, &mut killed);
         assert!(name_of(pid.parse().unwrap()).starts_with("sh"), "{name} went with its shim");
     }

@@ -64,7 +64,8 @@ fn under_load_nothing_is_lost() {
         |words: &[&str]| engine.patient_command("900", words).stdout(Stdio::piped()).spawn().unwrap();
     for (number, name) in names.iter().enumerate() {
         let terminal = if number % 2 == 0 { "--tty=false" } else { "--tty" };
-        engine.ok(&["run", "-d", terminal, "--name", name, "-v", &mount, IMAGE, "sh", "-c", script]);
+        let mode = ["--log-opt=mode=blocking", "--log-opt=mode=non-blocking"][number / 2 % 2];
+        engine.ok(&["run", "-d", terminal, mode, "--name", name, "-v", &mount, IMAGE, "sh", "-c", script]);
         waiting.push(patient(&["wait", name]));
     }
     let mut follower = patient(&["attach", "--no-stdin", &names[0]]);

@@ -50,6 +50,7 @@ impl CreateOptions {
                 let attrs: BTreeMap<String, String> = log.attrs.clone().into_iter().collect();
                 LogFile::open(Path::new(&log.path), log.max_size, log.max_file, &attrs)
                     .map(|file| if driver == "local" { file.local() } else { file })
+                    .map(|file| file.buffered(log.max_buffer))
                     .map(|file| Some(if log.compress { file.compress() } else { file }))
                     .map_err(|e| Error::step(format!("open the container's log {}", log.path), e))
             }

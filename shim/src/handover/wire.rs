@@ -19,7 +19,7 @@ pub(super) fn collecting<T>(write: impl FnOnce() -> T) -> (T, Vec<RawFd>) {
 }
 
 /// Reads with /dev/null in the place of every descriptor.
-pub(super) fn without_descriptors<T>(read: impl FnOnce() -> T) -> T {
+pub(crate) fn without_descriptors<T>(read: impl FnOnce() -> T) -> T {
     DRY.set(true);
     let result = read();
     DRY.set(false);

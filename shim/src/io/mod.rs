@@ -26,7 +26,7 @@ use crate::runtime::Streams;
 use console::Console;
 use fifo::Sink;
 use logger::{Logger, Owner, Program, Ready};
-use rustix::fd::OwnedFd;
+use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::pipe::PipeFlags;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -242,8 +242,29 @@ impl Io {
     }
 
     /// True once all output has been read and passed on, and who took it has ended.
-    pub(crate) fn is_drained(&self) -> bool {
-        self.outputs.iter().all(Output::is_drained) && !self.logger.as_ref().is_some_and(Logger::lives)
+    pub(crate) fn is_drained(&mut self) -> bool {
+        self.outputs.iter().all(Output::is_drained)
+            && !self.logger.as_ref().is_some_and(Logger::lives)
+            && self.log.as_mut().is_none_or(LogFile::is_written)
+    }
+
+    pub(crate) fn log_wakes(&self) -> Option<BorrowedFd<'_>> {
+        self.log.as_ref().and_then(LogFile::wakes)
+    }
+
+    pub(crate) fn log_deadline(&self) -> Option<std::time::Instant> {
+        self.log.as_ref().and_then(LogFile::deadline)
+    }
+
+    pub(crate) fn log_woken(&mut self) {
+        self.log.iter_mut().for_each(LogFile::woken);
+    }
+
+    /// After the end of an output.
+    fn finish_log(&mut self) {
+        if !self.outputs.is_empty() && self.outputs.iter().all(Output::has_ended) {
+            self.log.iter_mut().for_each(LogFile::finish);
+        }
     }
 
     /// Moves what can be moved of output `index`. Called when its container end or its sink became ready. True when the
@@ -251,7 +272,11 @@ impl Io {
     pub(crate) fn pump(&mut self, index: usize) -> bool {
         let Some(output) = self.outputs.get_mut(index) else { return false };
         output.pump(self.log.as_mut());
-        output.has_ended()
+        let has_ended = output.has_ended();
+        if has_ended {
+            self.finish_log();
+        }
+        has_ended
     }
 
     /// The process has ended: there is nobody left to read input.
@@ -264,6 +289,7 @@ impl Io {
         for output in &mut self.outputs {
             output.end(self.log.as_mut());
         }
+        self.finish_log();
         self.logger.iter_mut().for_each(Logger::end);
         self.remove_files();
         *self = Io { uris: std::mem::take(&mut self.uris), ..Io::default() };

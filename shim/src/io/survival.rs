@@ -5,6 +5,7 @@
 //! BASE.stdout BASE.stderr    FIFOs that the container writes
 //! BASE.stdout.spool.N        output that has left the FIFO (io::spool)
 //! BASE.position              how far it is in the log (log::position)
+//! BASE.queue                 what a log that holds up nobody is written from (log::queue)
 //! ```
 //! What has no name is kept by the daemon, which duplicates the descriptors of [`Io::keepable`].
 
@@ -169,6 +170,7 @@ impl Io {
             }
             log.settle();
         }
+        io.finish_log();
         if let Some(stdin) = self.stdin.take()
             && let Ok(Some(mut adopted)) = Stdin::open(&io.uris.stdin)
         {

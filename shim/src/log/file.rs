@@ -4,19 +4,22 @@
 //! All messages of one read are written with one O_APPEND write, and then the position. A kill may come between the two,
 //! or leave half a line: who goes on with the log counts those beyond the position, and takes a torn one back. Where
 //! the disk fills, what was written of a line is taken back and the lines are lost, but the container is not held up.
+//!
+//! A slow disk holds it up, unless the log has a [`Queue`]: then all of this is done by another process.
 
 use super::json_file::JsonLines;
 use super::local::Parts;
 use super::position::{self, Position};
-use super::{Mark, Stream, rotation};
+use super::queue::Queue;
+use super::{Mark, Stream, rotation, writer};
 use crate::handover::descriptor;
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 /// The log of one container.
 #[derive(Debug, Serialize, Deserialize)]
@@ -47,6 +50,15 @@ pub(crate) struct LogFile {
     ahead: [usize; 2],
     #[serde(skip)]
     rotated: bool,
+    /// Bytes that may wait for the disk; 0 where the container waits for it.
+    #[serde(default)]
+    buffer: u64,
+    /// Of such a log, from when its position is kept on; `file` is nothing then.
+    #[serde(default)]
+    queue: Option<Queue>,
+    /// Waits for a full disk: a queue takes what comes meanwhile.
+    #[serde(skip)]
+    is_patient: bool,
 }
 
 impl LogFile {
@@ -74,12 +86,20 @@ impl LogFile {
             position: None,
             ahead: [0; 2],
             rotated: false,
+            buffer: 0,
+            queue: None,
+            is_patient: false,
         })
     }
 
     /// Its form is docker's local.
     pub(crate) fn local(self) -> LogFile {
         LogFile { parts: Some(Parts::default()), ..self }
+    }
+
+    /// It never holds up the container; so many bytes may wait for its disk, where that is not 0.
+    pub(crate) fn buffered(self, bytes: u64) -> LogFile {
+        LogFile { buffer: bytes, ..self }
     }
 
     /// Compresses what is rotated, from here on; and what an earlier run has left to be compressed.
@@ -91,6 +111,7 @@ impl LogFile {
 
     fn start_compressor(&self) {
         if self.compress
+            && self.buffer == 0
             && let Err(error) = rotation::start_compressor(&self.path, self.max_file)
         {
             crate::complain!("compress log {}: {error}; it stays as it is", self.path.display());
@@ -99,15 +120,46 @@ impl LogFile {
 
     /// Keeps the position in a file, from here on.
     pub(crate) fn keep_position(&mut self, path: PathBuf) -> io::Result<()> {
-        let position = Position::create(path)?;
+        let queue = path.with_extension("queue");
+        let position = Position::create(path.clone())?;
         position.write(self.inode, self.size);
-        self.position = Some(position);
+        if self.buffer == 0 {
+            self.position = Some(position);
+            return Ok(());
+        }
+        self.queue = Some(Queue::create(queue, path, self.buffer)?);
+        // The writer opens it anew, and would else not be the only one to hold a file that is rotated away.
+        self.file = rustix::fs::open("/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+        self.start_writer();
         Ok(())
+    }
+
+    fn start_writer(&mut self) {
+        let started = writer::start(self);
+        if let Err(error) = &started {
+            crate::complain!("log {}: start its writer: {error}", self.path.display());
+        }
+        if let Some(queue) = &mut self.queue {
+            queue.has_writer(started.ok());
+        }
+    }
+
+    /// The log as its writer has it, and the queue that it writes it from.
+    pub(super) fn behind_queue(mut self) -> Option<(LogFile, Queue)> {
+        let queue = self.queue.take()?;
+        Some((LogFile { buffer: 0, is_patient: true, ..self }, queue))
     }
 
     /// Goes on where an earlier shim was killed. The marks say from where on each stream's output is to be given to
     /// [`LogFile::message`] again, which knows what of it is in the log.
-    pub(crate) fn adopt(self, position_path: PathBuf) -> io::Result<(LogFile, [Mark; 2])> {
+    pub(crate) fn adopt(mut self, position_path: PathBuf) -> io::Result<(LogFile, [Mark; 2])> {
+        if let Some(queue) = self.queue.take() {
+            let queue = queue.adopt()?;
+            let marks = queue.marks();
+            self.queue = Some(queue);
+            self.start_writer();
+            return Ok((self, marks));
+        }
         let left = position::read(&position_path, &self.path, self.next())?;
         let file = open_append(&self.path)?;
         let (inode, size) = inode_and_size(&file)?;
@@ -127,8 +179,44 @@ impl LogFile {
         if self.parts.is_some() { super::local::next } else { super::json_file::next }
     }
 
-    /// The name of the position goes with the log's use.
+    /// No more comes.
+    pub(crate) fn finish(&mut self) {
+        self.queue.iter_mut().for_each(Queue::finish);
+        self.renew_writer();
+    }
+
+    /// What it was given is in the file, as far as the disk is waited for.
+    pub(crate) fn is_written(&mut self) -> bool {
+        self.queue.as_mut().is_none_or(Queue::is_logged)
+    }
+
+    /// What wakes for [`LogFile::woken`].
+    pub(crate) fn wakes(&self) -> Option<BorrowedFd<'_>> {
+        self.queue.as_ref().and_then(Queue::wakes).map(AsFd::as_fd)
+    }
+
+    /// The writer has got on, has something to say, or has ended.
+    pub(crate) fn woken(&mut self) {
+        self.queue.iter_mut().for_each(Queue::woken);
+        self.renew_writer();
+    }
+
+    /// When to look again whether it has a writer.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.queue.as_ref().and_then(Queue::wants_writer)
+    }
+
+    fn renew_writer(&mut self) {
+        if self.deadline().is_some_and(|at| at <= Instant::now()) {
+            self.start_writer();
+        }
+    }
+
+    /// The names of the position and the queue go with the log's use.
     pub(crate) fn close(self) {
+        if let Some(queue) = self.queue {
+            return queue.close();
+        }
         if let Some(position) = self.position {
             position.remove();
         }
@@ -136,6 +224,10 @@ impl LogFile {
 
     /// Adds one message to the batch; the stream's output up to `mark` is in the log when it is.
     pub(crate) fn message(&mut self, stream: Stream, text: &[u8], at: SystemTime, mark: Mark) {
+        if let Some(queue) = &mut self.queue {
+            queue.move_mark(stream, mark);
+            return queue.push(stream, text, at);
+        }
         if let Some(position) = &mut self.position {
             position.marks[stream.index()] = mark;
         }
@@ -157,16 +249,29 @@ impl LogFile {
 
     /// Writes the batch.
     pub(crate) fn flush(&mut self) {
+        if let Some(queue) = &mut self.queue {
+            queue.flush();
+            return self.renew_writer();
+        }
         if self.batch.is_empty() {
             return;
         }
         if self.max_size != 0 && self.size >= self.max_size {
             self.rotate();
         }
-        if let Err(error) = self.write() {
-            crate::complain!("log {}: {error}; {} bytes lost", self.path.display(), self.batch.len());
+        let mut has_complained = false;
+        while let Err(error) = self.write() {
             // Best effort: without it the next line would be glued to a torn one.
             let _ = rustix::fs::ftruncate(&self.file, self.size);
+            let (path, lost) = (self.path.display(), self.batch.len());
+            if !self.is_patient {
+                crate::complain!("log {path}: {error}; {lost} bytes lost");
+                break;
+            }
+            if !std::mem::replace(&mut has_complained, true) {
+                crate::complain!("log {path}: {error}; trying again until it can be written");
+            }
+            writer::pause();
         }
         self.batch.clear();
         self.batch.shrink_to(16 << 10);
@@ -198,7 +303,10 @@ impl LogFile {
 
     /// The stream's spool has another form; what is in the log is the same.
     pub(crate) fn move_mark(&mut self, stream: Stream, mark: Mark) {
-        if let Some(position) = &mut self.position {
+        if let Some(queue) = &mut self.queue {
+            queue.move_mark(stream, mark);
+            queue.flush();
+        } else if let Some(position) = &mut self.position {
             position.marks[stream.index()] = mark;
             self.write_position();
         }

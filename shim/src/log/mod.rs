@@ -5,7 +5,9 @@ mod json_file;
 mod lines;
 mod local;
 mod position;
+mod queue;
 pub(crate) mod rotation;
+pub(crate) mod writer;
 
 pub(crate) use file::LogFile;
 pub(crate) use lines::Lines;

@@ -66,6 +66,17 @@ pub(super) struct Left {
 
 /// Reads the position, and takes a torn line off the end of the log.
 pub(super) fn read(path: &Path, log: &Path, next: Next) -> io::Result<Left> {
+    let ([inode, size], marks) = fields(path)?;
+    Ok(Left { marks, ahead: entries_beyond(log, inode, size, next)? })
+}
+
+/// How far it is in the log.
+pub(super) fn marks(path: &Path) -> io::Result<[Mark; 2]> {
+    fields(path).map(|(_, marks)| marks)
+}
+
+/// Inode and length of the log, and the marks.
+fn fields(path: &Path) -> io::Result<([u64; 2], [Mark; 2])> {
     let mut bytes = [0; SIZE];
     let mut fields = [0u64; SIZE / 8];
     match std::fs::File::open(path)?.read_exact(&mut bytes) {
@@ -80,8 +91,7 @@ pub(super) fn read(path: &Path, log: &Path, next: Next) -> io::Result<Left> {
     }
     let [inode, size, stdout, stdout_offset, stderr, stderr_offset] = fields;
     let mark = |generation: u64, offset| Mark { generation: generation as u32, offset };
-    let marks = [mark(stdout, stdout_offset), mark(stderr, stderr_offset)];
-    Ok(Left { marks, ahead: entries_beyond(log, inode, size, next)? })
+    Ok(([inode, size], [mark(stdout, stdout_offset), mark(stderr, stderr_offset)]))
 }
 
 /// What comes next in a log.

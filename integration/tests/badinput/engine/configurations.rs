@@ -181,6 +181,21 @@ fn host_configurations_that_cannot_be() {
         log("nosuch", json!({}), "error looking up logging plugin nosuch: plugin \"nosuch\" not found"),
         log("json-file", json!({"bogus": "1"}), "unknown log opt 'bogus' for json-file log driver"),
         log("json-file", json!({"mode": "x"}), "logger: logging mode not supported: x"),
+        log(
+            "local",
+            json!({"max-buffer-size": "1m"}),
+            "logger: max-buffer-size option is only supported with 'mode=non-blocking'",
+        ),
+        log(
+            "json-file",
+            json!({"mode": "non-blocking", "max-buffer-size": "x"}),
+            "error parsing option max-buffer-size: invalid size: 'x'",
+        ),
+        log(
+            "json-file",
+            json!({"mode": "non-blocking", "max-buffer-size": "-1m"}),
+            "error parsing option max-buffer-size: invalid size: '-1m'",
+        ),
         log("local", json!({"tag": "x"}), "unknown log opt 'tag' for log driver local"),
         // The original says so at the start only.
         log(
