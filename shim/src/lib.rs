@@ -81,7 +81,7 @@ pub fn run(arguments: Vec<OsString>) -> Result<(), Box<dyn Error>> {
         Action::Resume(state) => launch::resume(state)?,
         Action::Await(wanted) => return Err(io::logger::await_ready(&wanted)),
         Action::WriteLog => log::writer::run()?,
-        Action::Compress(path, max_file) => log::rotation::compress(&path, max_file)?,
+        Action::Compress(path, max_file) => log::rotation::compress(&path, max_file),
     }
     Ok(())
 }

@@ -98,6 +98,44 @@ fn compressed_logs() {
     engine.assert_nothing_left();
 }
 
+/// One that cannot be compressed stays as it is for now, and the daemon's log says why.
+#[test]
+fn a_log_that_cannot_be_compressed() {
+    let Some(engine) = Engine::start() else { return };
+    for (name, mode) in [("waiting", "mode=blocking"), ("buffered", "mode=non-blocking")] {
+        let options = ["max-size=20k", "max-file=40", "compress=true", mode];
+        let mut words = vec!["create", "--name", name];
+        options.iter().for_each(|option| words.extend(["--log-opt", option]));
+        let script =
+            "for i in 1 2 3 4 5 6 7 8 9; do head -c 9000 /dev/urandom | busybox base64; usleep 50000; done";
+        words.extend([IMAGE, "sh", "-c", script]);
+        engine.ok(&words);
+        let (dir, id) = folder(&engine, name);
+        let dir = dir.to_str().expect("a plain path");
+        // Room for the log and what was rotated, but for little more.
+        let mount = |words: &[&str]| {
+            assert!(
+                std::process::Command::new("mount").args(words).arg(dir).status().expect("mount").success()
+            );
+        };
+        mount(&["-t", "tmpfs", "-o", "size=60k", "tmpfs"]);
+        engine.ok(&["start", name]);
+        let complaint = format!("compress log {dir}/{id}-json.log: No space left on device");
+        wait_for(|| engine.log().contains(&complaint), || format!("{complaint}\n{}", engine.log()));
+        mount(&["-o", "remount,size=16m"]);
+        engine.ok(&["wait", name]);
+        // The next run makes it good.
+        engine.ok(&["start", name]);
+        let packed = || names(std::path::Path::new(dir)).iter().any(|name| name.ends_with(".gz"));
+        wait_for(packed, || format!("{:?}", names(std::path::Path::new(dir))));
+        engine.ok(&["wait", name]);
+        let umount = std::process::Command::new("umount").arg(dir).status();
+        assert!(umount.expect("umount").success());
+        engine.ok(&["rm", name]);
+    }
+    engine.assert_nothing_left();
+}
+
 /// docker's local: as it reads from a json-file, in files that are bounded and compressed from the begin.
 #[test]
 fn a_local_log() {

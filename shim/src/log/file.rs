@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Instant, SystemTime};
 
 /// The log of one container.
@@ -110,10 +111,14 @@ impl LogFile {
     }
 
     fn start_compressor(&self) {
-        if self.compress
-            && self.buffer == 0
-            && let Err(error) = rotation::start_compressor(&self.path, self.max_file)
-        {
+        if !self.compress || self.buffer != 0 {
+            return;
+        }
+        // A daemon reads the standard error of a shim that adopts, and has not left its session yet, to the end: it would
+        // wait for the compressor.
+        let is_heard = self.is_patient || rustix::process::getsid(None) == Ok(rustix::process::getpid());
+        let errors = if is_heard { Stdio::inherit() } else { Stdio::null() };
+        if let Err(error) = rotation::start_compressor(&self.path, self.max_file, errors) {
             crate::complain!("compress log {}: {error}; it stays as it is", self.path.display());
         }
     }

@@ -95,8 +95,8 @@ pub(super) fn make_room(path: &Path, max_file: u32) -> io::Result<bool> {
     std::fs::rename(path, &numbered(path, 1)[0]).map(|()| true)
 }
 
-/// Starts a compressor if there is something to do and none is at it.
-pub(super) fn start_compressor(path: &Path, max_file: u32) -> io::Result<()> {
+/// Starts a compressor if there is something to do and none is at it. It complains to `errors`.
+pub(super) fn start_compressor(path: &Path, max_file: u32, errors: Stdio) -> io::Result<()> {
     if oldest_plain(path, max_file).is_none() {
         return Ok(());
     }
@@ -104,12 +104,17 @@ pub(super) fn start_compressor(path: &Path, max_file: u32) -> io::Result<()> {
     // This very program, whatever lies at its path by now. The event loop reaps it.
     let mut command = Command::new("/proc/self/exe");
     command.arg("-compress").arg(path).arg(max_file.to_string()).current_dir("/");
-    // A daemon reads the standard error of a shim that adopts to its end, and would wait for the child.
-    command.stdin(Stdio::null()).stdout(result).stderr(Stdio::null()).spawn().map(drop)
+    command.stdin(Stdio::null()).stdout(result).stderr(errors).spawn().map(drop)
 }
 
-/// The compressor: standard output is what [`claim`] has given.
-pub(crate) fn compress(path: &Path, max_file: u32) -> io::Result<()> {
+/// The compressor: standard output is what [`claim`] has given. A file that it cannot compress stays as it is.
+pub(crate) fn compress(path: &Path, max_file: u32) {
+    if let Err(error) = compress_claimed(path, max_file) {
+        crate::complain!("compress log {}: {error}; it stays as it is", path.display());
+    }
+}
+
+fn compress_claimed(path: &Path, max_file: u32) -> io::Result<()> {
     use std::os::fd::AsFd;
     let _ = rustix::process::setpriority_process(None, 19);
     let mut result = Some(File::from(io::stdout().as_fd().try_clone_to_owned()?));

@@ -46,11 +46,10 @@ pub(crate) fn run() -> io::Result<()> {
     let (mut log, marks) = log.adopt(queue.position)?;
     let mut reader = Reader { file, at: queue::reached(marks), given_back: FIRST, limit: queue.limit };
     let mut has_shim = true;
-    let mut buffer = vec![0; CHUNK];
     loop {
         let head = Head::read(&reader.file)?;
         if reader.at < head.end {
-            reader.feed(&mut buffer, head.end, &mut log)?;
+            reader.feed(head.end, &mut log)?;
             log.flush();
         } else if !has_shim {
             return Ok(());
@@ -99,9 +98,10 @@ struct Reader {
 
 impl Reader {
     /// Gives the log the next entries.
-    fn feed(&mut self, buffer: &mut [u8], end: u64, log: &mut LogFile) -> io::Result<()> {
-        let most = buffer.len().min((end - self.at) as usize);
-        let count = rustix::io::pread(&self.file, &mut buffer[..most], self.at)?;
+    fn feed(&mut self, end: u64, log: &mut LogFile) -> io::Result<()> {
+        // An idle writer keeps no memory for it.
+        let mut buffer = vec![0; CHUNK.min((end - self.at) as usize)];
+        let count = rustix::io::pread(&self.file, &mut buffer, self.at)?;
         let (mut rest, begin) = (&buffer[..count], self.at);
         while let Some((entry, at, length)) = queue::first(rest) {
             rest = &rest[length..];
@@ -157,7 +157,7 @@ mod tests {
     fn write_all(reader: &mut Reader, log: &mut LogFile) {
         let end = Head::read(&reader.file).unwrap().end;
         while reader.at < end {
-            reader.feed(&mut vec![0; CHUNK], end, log).unwrap();
+            reader.feed(end, log).unwrap();
             log.flush();
             reader.give_back(true);
         }
