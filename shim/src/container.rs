@@ -86,7 +86,8 @@ pub(crate) struct Shim {
     /// In the names of our files in the bundle; nobody in a container can know it.
     #[serde(default)]
     token: String,
-    /// Something has changed that an adopting shim must know.
+    /// Something has changed that an adopting shim must know: not that a command is under way, which it waits for, nor
+    /// who is to be answered.
     #[serde(skip)]
     pub(crate) changed: bool,
     /// Files that say what the state does not say yet: they go when it is written.
@@ -356,7 +357,6 @@ impl Shim {
         self.processes.values_mut().filter(is_due).for_each(|process| process.io.log_woken());
         let due: Vec<Handle> =
             self.processes.iter().filter(|(_, p)| p.deleting.is_some()).map(|(handle, _)| *handle).collect();
-        self.changed |= !due.is_empty();
         for handle in due {
             self.advance_delete(handle);
         }

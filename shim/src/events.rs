@@ -11,7 +11,7 @@
 //! leaves the state behind, for the shim that the next daemon starts there. A foreign daemon starts none, and runs
 //! `delete`: that tells what was not taken, before the daemon tells the end.
 
-use crate::handover::messages;
+use crate::handover::{StateFile, messages};
 use prost::{Message, Name};
 use proto::any;
 use proto::task::{EVENTS_SERVICE, NAMESPACE_KEY, forward::ForwardRequest, types::Envelope};
@@ -22,8 +22,6 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant, SystemTime};
 
 /// Events kept while the daemon is away; execs come from the daemon, so only a runaway client gets here.
@@ -51,22 +49,9 @@ pub(crate) struct Publisher {
     /// There is an event that the written state does not have.
     #[serde(skip)]
     changed: bool,
-    /// Of the events in the written state, so many were taken since, which that file is told.
+    /// The written state, which is told of each event that was taken since.
     #[serde(skip)]
-    taken: u32,
-    #[serde(skip)]
-    record: Option<Record>,
-}
-
-/// Where in the written state the number of events that were taken since stands.
-pub(crate) struct Record {
-    pub(crate) file: File,
-    pub(crate) offset: u64,
-}
-
-/// As it stands there: of one length, whatever the number.
-pub(crate) fn taken_text(taken: u32) -> String {
-    format!("{taken:010}")
+    state: Option<StateFile>,
 }
 
 struct Connection {
@@ -88,8 +73,7 @@ impl Publisher {
             retry_at: None,
             refusals: 0,
             changed: false,
-            taken: 0,
-            record: None,
+            state: None,
         }
     }
 
@@ -144,9 +128,14 @@ impl Publisher {
         self.changed
     }
 
+    /// The file to write the state into, where there is one.
+    pub(crate) fn state_file(&mut self) -> Option<StateFile> {
+        self.state.take()
+    }
+
     /// The state has been written, if it could be.
-    pub(crate) fn written(&mut self, record: Option<Record>) {
-        (self.changed, self.taken, self.record) = (false, 0, record);
+    pub(crate) fn written(&mut self, state: Option<StateFile>) {
+        (self.changed, self.state) = (false, state);
     }
 
     /// In a state that was read: so many had been taken after it was written.
@@ -242,15 +231,8 @@ impl Publisher {
 
     fn taken(&mut self) {
         self.queue.pop_front();
-        self.taken += 1;
-        match &self.record {
-            Some(record) => {
-                let text = taken_text(self.taken);
-                self.changed |= record.file.write_all_at(text.as_bytes(), record.offset).is_err();
-            }
-            // It is not known where the state is: an earlier binary has written it.
-            None => self.changed = true,
-        }
+        // Where the state is not known: an earlier binary has written it.
+        self.changed |= self.state.as_mut().is_none_or(|state| state.take().is_err());
         self.refusals = 0;
         self.pause = Duration::from_millis(10);
     }

@@ -11,7 +11,7 @@
 mod survival;
 mod wire;
 
-pub(crate) use survival::{Kept, forget, keep, left, left_events};
+pub(crate) use survival::{Kept, StateFile, forget, keep, left, left_events, part};
 
 pub(crate) use wire::{
     deadline, descriptor, message, messages, optional_descriptor, optional_message, without_descriptors,

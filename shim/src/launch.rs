@@ -83,8 +83,6 @@ pub(crate) fn adopt(args: &Args) -> Result<()> {
 fn adopt_state(kept: &handover::Kept) -> Result<Shim> {
     wait_for_commands(&std::env::current_dir()?, None, COMMANDS_LEFT);
     let mut shim = handover::left()?;
-    // A runtime that writes into a closed pipe must not end this process.
-    sys::ignore_signals(&[libc::SIGPIPE]);
     shim.adopt(kept)?;
     Ok(shim)
 }
@@ -156,7 +154,6 @@ fn announce(address: &str, in_json: bool) -> Result<()> {
 fn detach(log: &Path) -> Result<()> {
     rustix::process::setsid()?;
     rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))?;
-    sys::ignore_ends();
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     let log_flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let log = rustix::fs::open(log, log_flags, Mode::empty());

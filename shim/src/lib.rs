@@ -23,9 +23,9 @@
 //! its execs.
 //!
 //! On disk, in the bundle (names in `proto::task::bundle`): `address` (written by `start`), `init.pid` and `log.json`
-//! (by the runtime), `options.json` and `runtime` (so that `delete` works from the bundle alone), and what outlives a
-//! SIGKILL: `shim-state.json` and `io-*` (io::survival). Containers of one group (a pod) have one shim, and those last two
-//! in a folder of the group (launch::home).
+//! (by the runtime), `options.json` (so that `delete` works from the bundle alone), and what outlives a SIGKILL:
+//! `shim-state.json` and `io-*` (io::survival). Containers of one group (a pod) have one shim, and those last two in a
+//! folder of the group (launch::home).
 //!
 //! A killed shim leaves its container running, with FIFOs that it holds open itself. A daemon that notices runs `adopt`:
 //! the next shim goes on with the log at the very byte, asks the runtime what became of a command that was under way,

@@ -9,11 +9,6 @@ use proto::ttrpc::Request;
 
 /// Carries out one request, or starts to.
 pub(crate) fn handle(shim: &mut Shim, request: &Request, reply: ReplyTo) {
-    // An unfinished create is taken back by who asked for it, from the bundle alone.
-    shim.changed |= !matches!(
-        request.method.as_str(),
-        "Create" | "State" | "Pids" | "Stats" | "Wait" | "Connect" | "ResizePty" | "Descriptors" | "Upgrade"
-    );
     match dispatch(shim, request, reply) {
         Ok(Handled::Now(payload)) => shim.answers.push((reply, Ok(payload))),
         Ok(Handled::Later) => {}
@@ -62,6 +57,7 @@ fn dispatch(shim: &mut Shim, request: &Request, reply: ReplyTo) -> Result<Handle
 }
 
 fn sandbox(shim: &mut Shim, request: &Request, reply: ReplyTo) -> Result<Handled, Error> {
+    shim.changed = true;
     match request.method.as_str() {
         "CreateSandbox" => shim.create_sandbox(decode(request)?),
         "StartSandbox" => shim.start_sandbox(&decode::<sandbox::StartSandboxRequest>(request)?.sandbox_id),

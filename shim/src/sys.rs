@@ -9,21 +9,33 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// Blocks the signals and returns a descriptor that is readable while one is pending. Children would have them blocked
-/// too, and not every runtime clears that for its container: [`spawn_with`] does.
+/// What would end a shim, and is passed by: blocked, as no program that it starts is to have it ignored.
+const ENDS: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+
+/// Blocks these signals and those that would end the process, and returns a descriptor that is readable while one of
+/// these is pending. The programs that it starts have none blocked: the standard library sees to that.
 pub(crate) fn signals(numbers: &[i32]) -> io::Result<OwnedFd> {
-    // SAFETY: the set is initialised by sigemptyset before use and outlives the calls; signalfd returns a new
-    // descriptor that nobody else owns.
+    // SAFETY: the sets are initialised by sigemptyset before use and outlive the calls; SIG_DFL runs no code of ours;
+    // signalfd returns a new descriptor that nobody else owns.
     unsafe {
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&mut set);
+        let mut blocked: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut blocked);
+        let mut waited_for = blocked;
         for number in numbers {
-            libc::sigaddset(&mut set, *number);
+            libc::sigaddset(&mut blocked, *number);
+            libc::sigaddset(&mut waited_for, *number);
         }
-        if libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) != 0 {
+        for number in ENDS {
+            libc::sigaddset(&mut blocked, number);
+        }
+        if libc::sigprocmask(libc::SIG_BLOCK, &blocked, std::ptr::null_mut()) != 0 {
             return Err(io::Error::last_os_error());
         }
-        let fd = libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        // An earlier binary of this process may have them ignored.
+        for number in ENDS {
+            libc::signal(number, libc::SIG_DFL);
+        }
+        let fd = libc::signalfd(-1, &waited_for, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -31,20 +43,13 @@ pub(crate) fn signals(numbers: &[i32]) -> io::Result<OwnedFd> {
     }
 }
 
-/// What would end the process and is passed by.
-const IGNORED: [i32; 4] = [libc::SIGPIPE, libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
-
-/// Lets a signal that would end the process pass by.
-pub(crate) fn ignore_signals(signals: &[i32]) {
-    for signal in signals {
+/// For a process beside the shim, which ends by itself as the shim does, and leaves it to the kernel to reap its
+/// children.
+pub(crate) fn ignore_ends_and_children() {
+    for number in ENDS.into_iter().chain([libc::SIGCHLD]) {
         // SAFETY: SIG_IGN runs no code of ours.
-        unsafe { libc::signal(*signal, libc::SIG_IGN) };
+        unsafe { libc::signal(number, libc::SIG_IGN) };
     }
-}
-
-/// Those that would end a shim.
-pub(crate) fn ignore_ends() {
-    ignore_signals(&IGNORED);
 }
 
 /// Forks: true in the child.
@@ -69,9 +74,12 @@ pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
     if unsafe { libc::kill(pid, signal) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Starts a program that finds these descriptors as 3, 4 and so on, and the signals with their default action and none
-/// of them blocked. Its pid; the event loop reaps it.
+/// Starts a program that finds these descriptors as 3, 4 and so on. Its pid; the event loop reaps it.
 pub(crate) fn spawn_with(mut command: Command, descriptors: Vec<OwnedFd>) -> io::Result<u32> {
+    if descriptors.is_empty() {
+        // Without code of ours between fork and exec the standard library copies no address space (posix_spawn).
+        return Ok(command.spawn()?.id());
+    }
     let first = 3;
     let duplicate = |fd: &OwnedFd, least| rustix::io::fcntl_dupfd_cloexec(fd, least);
     // Above every target, so that no copy overwrites what is still to be copied.
@@ -87,12 +95,6 @@ pub(crate) fn spawn_with(mut command: Command, descriptors: Vec<OwnedFd>) -> io:
                     return Err(io::Error::last_os_error());
                 }
             }
-            for signal in IGNORED {
-                libc::signal(signal, libc::SIG_DFL);
-            }
-            let mut none = std::mem::zeroed();
-            libc::sigemptyset(&mut none);
-            libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
             Ok(())
         });
     }

@@ -20,8 +20,6 @@ pub const INIT_PID: &str = "init.pid";
 pub const OPTIONS: &str = "options.json";
 /// What the file before is called once its container has been deleted.
 pub const DELETED: &str = "options-of-deleted.json";
-/// The runtime binary's name or path.
-pub const RUNTIME: &str = "runtime";
 /// Symlink to the container's directory that outlives a reboot.
 pub const WORK: &str = "work";
 /// How the names of a shim of Gantry's own FIFOs begin, and of what belongs to them.

@@ -182,6 +182,7 @@ impl Shim {
         (process.io, process.busy) = (io, true);
         let call = Call { verb: Verb::Restore, handle, reply: Some(reply), log: error_log, output: None };
         self.calls.insert(pid, call);
+        self.changed = true;
         Ok(Handled::Later)
     }
 

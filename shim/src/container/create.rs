@@ -123,6 +123,7 @@ impl Shim {
             process.io.remember(uris);
             process.restore = Some(restore);
             self.containers.insert(request.id.clone(), container);
+            self.changed = true;
             self.tell_of_create(&request.id, request.checkpoint);
             return Ok(Handled::Now(api::CreateTaskResponse { pid: 0 }.encode_to_vec()));
         }
@@ -216,8 +217,7 @@ fn spawn_create(container: &Container, id: &str, io: &Io, streams: Streams) -> R
 /// What `delete` must know when it has the bundle alone.
 fn record(dir: &Path, runtime: &Runtime) -> Result<(), Error> {
     let json = serde_json::to_vec(runtime).map_err(|e| Error::step("write the runtime's options", e))?;
-    write_whole(&dir.join(bundle::OPTIONS), &json)?;
-    write_whole(&dir.join(bundle::RUNTIME), runtime.binary.as_os_str().as_encoded_bytes())
+    write_whole(&dir.join(bundle::OPTIONS), &json)
 }
 
 /// The file has its new content or its old one, whenever this process ends.

@@ -131,6 +131,7 @@ impl Shim {
     }
 
     fn answer_delete(&mut self, process: Process, response: &api::DeleteResponse) {
+        self.changed = true;
         let answer = response.encode_to_vec();
         if let Some(deleting) = process.deleting {
             self.answer(deleting.reply, Ok(answer.clone()));

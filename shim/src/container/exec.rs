@@ -76,6 +76,7 @@ impl Shim {
         self.container_mut(&request.id)?.execs.insert(request.exec_id.clone(), handle);
         let event = events::TaskExecAdded { container_id: request.id, exec_id: request.exec_id };
         self.publisher.publish(topic::EXEC_ADDED, &event);
+        self.changed = true;
         Ok(Handled::Now(Vec::new()))
     }
 
@@ -113,6 +114,8 @@ impl Shim {
         process.busy = true;
         let call = Call { verb: Verb::Exec, handle, reply: Some(reply), log: files.log, output: None };
         self.calls.insert(pid, call);
+        // Which streams it has been given.
+        self.changed = true;
         Ok(Handled::Later)
     }
 

@@ -19,10 +19,11 @@ impl Shim {
             let ids: Vec<String> = self.containers.keys().cloned().collect();
             ids.iter().for_each(|id| self.notice_oom(id));
         }
-        self.changed = true;
         if let Some(call) = self.calls.remove(&pid) {
+            self.changed |= !matches!(call.verb, Verb::Pids | Verb::Kill | Verb::Update);
             self.call_ended(call, exit.status);
         } else if let Some(handle) = self.by_pid(pid) {
+            self.changed = true;
             let process = self.process_mut(handle);
             (process.held, process.pidfd) = (Some(exit), None);
             self.settle_exit(handle);

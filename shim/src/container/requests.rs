@@ -150,6 +150,7 @@ impl Shim {
             && let Some(stdin) = &mut self.process_mut(handle).io.stdin
         {
             stdin.close_input();
+            self.changed = true;
         }
         Ok(Handled::Now(Vec::new()))
     }

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::args::Args;
+use crate::handover;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -113,10 +114,6 @@ impl Home {
     /// Containers of the group, but this one, that a shim has left and that nobody has taken down.
     fn others(&self, id: &str) -> Vec<String> {
         #[derive(Deserialize)]
-        struct Left {
-            shim: Containers,
-        }
-        #[derive(Deserialize)]
         struct Containers {
             containers: BTreeMap<String, Container>,
         }
@@ -124,9 +121,8 @@ impl Home {
         struct Container {
             bundle: PathBuf,
         }
-        let text = self.group.as_ref().and_then(|group| std::fs::read(group.join(bundle::SHIM_STATE)).ok());
-        let left = text.and_then(|text| serde_json::from_slice::<Left>(&text).ok());
-        let containers = left.map(|left| left.shim.containers).unwrap_or_default();
+        let left = self.group.as_deref().and_then(handover::part::<Containers>);
+        let containers = left.map(|left| left.containers).unwrap_or_default();
         let others = containers
             .into_iter()
             .filter(|(other, left)| other != id && left.bundle.join(bundle::SHIM_STATE).is_symlink());

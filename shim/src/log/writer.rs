@@ -38,7 +38,7 @@ pub(super) fn start(log: &LogFile) -> io::Result<OwnedFd> {
 pub(crate) fn run() -> io::Result<()> {
     let log: LogFile = without_descriptors(|| serde_json::from_reader(io::stdin()))?;
     // The compressors are not waited for.
-    crate::sys::ignore_signals(&[libc::SIGCHLD]);
+    crate::sys::ignore_ends_and_children();
     let (log, queue) = log.behind_queue().ok_or(io::ErrorKind::InvalidInput)?;
     let file = queue::open(&queue.path, OFlags::empty())?;
     // The one before.
