@@ -81,9 +81,11 @@ bench: ## CPU, wall time and memory beside the real docker, runc and crun, as ra
 	cargo build --release -p integration --bin measure
 	@GANTRY_BIN_DIR=$(RELEASE) PEERS=$(PEERS) integration/bench/bench.sh
 
-lint: ## formatting and clippy, warnings denied
+lint: ## formatting and clippy, warnings denied; and that what is built for the fuzz targets alone can be
 	cargo fmt --all -- --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo rustc -p shim --lib --profile check -- --cfg fuzzing -D warnings
+	cargo rustc -p runtime --lib --profile check -- --cfg fuzzing -D warnings
 
 install: release ## the release build into PREFIX/bin (default /usr/local)
 	install -d $(DESTDIR)$(PREFIX)/bin

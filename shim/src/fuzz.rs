@@ -38,7 +38,8 @@ pub fn task(bytes: &[u8]) {
         return;
     };
     let service = if choice & 1 == 0 { SERVICE_V2 } else { SERVICE_V3 };
-    let mut shim = Shim::new("fuzz", CreateOptions::default(), Publisher::new(None, "fuzz"));
+    let shim = Shim::new("fuzz", CreateOptions::default(), Publisher::new(None, "fuzz"));
+    let mut shim = shim.expect("/dev/urandom is there");
     let request = Request {
         service: service.to_owned(),
         method: (*method).to_owned(),

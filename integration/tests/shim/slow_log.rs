@@ -269,6 +269,28 @@ fn nobody_s_end_makes_the_account_wrong() {
     engine.assert_nothing_left();
 }
 
+/// A queue that the bundle's file system has no room for is as one that is full.
+#[test]
+fn a_queue_without_room_is_counted_too() {
+    let Some(engine) = Engine::start_small(64, 3) else { return };
+    let mut talker = Talker::create(&engine, "roomless", &["--log-opt max-buffer-size=100m"]);
+    talker.start();
+    let bundle = talker.bundle();
+    let [writer] = writers(&bundle)[..] else { panic!("{:?}", leaks::processes(&bundle)) };
+    signal(writer, Signal::STOP);
+    for _ in 0..16 {
+        talker.say(BURST);
+    }
+    signal(writer, Signal::CONT);
+    let has_got_on = || talker.log().lines().count() > BURST;
+    wait_for(has_got_on, || engine.log());
+    talker.say(5);
+    let gaps = talker.account();
+    assert!(gaps.iter().sum::<usize>() > BURST, "{gaps:?}");
+    engine.ok(&["rm", "roomless"]);
+    engine.assert_nothing_left();
+}
+
 /// A disk that takes nothing at all does not keep a container from being stopped and removed.
 #[test]
 fn a_writer_that_is_stuck_is_left_behind_by_a_removal() {

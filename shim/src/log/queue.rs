@@ -214,13 +214,13 @@ pub(super) struct Queue {
     logged: u64,
     #[serde(skip)]
     has_looked: bool,
-    /// Entries for the next write, what was lost if it failed, and where the lines were before it.
+    /// Entries for the next write, and where the lines were before them.
     #[serde(skip)]
     batch: Vec<u8>,
-    #[serde(skip)]
-    batched: Gap,
-    #[serde(skip)]
     before: [Line; 2],
+    /// There was no room in the bundle: it is tried again with the next output.
+    #[serde(skip)]
+    has_failed: bool,
 }
 
 impl Queue {
@@ -251,8 +251,8 @@ impl Queue {
             logged: FIRST,
             has_looked: false,
             batch: Vec::new(),
-            batched: Gap::default(),
             before: head.lines,
+            has_failed: false,
         }
     }
 
@@ -266,38 +266,73 @@ impl Queue {
     }
 
     pub(super) fn push(&mut self, stream: Stream, text: &[u8], at: SystemTime) {
-        let index = stream.index();
-        let time = at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
-        let line = self.head.lines[index];
-        let fits = line != Line::Dropped && self.has_room(ENTRY_HEAD + text.len());
-        self.head.lines[index] = match (text.ends_with(b"\n"), fits) {
-            (true, _) => Line::Begins,
-            (false, true) => Line::Taken,
-            (false, false) => Line::Dropped,
-        };
-        let counted =
-            Gap { lines: u64::from(line != Line::Dropped), bytes: text.len() as u64, cut: [false; 2] };
-        if fits {
-            self.end_gap();
-            self.batched.add(&counted);
-            Entry::Message(stream, text).write(time, &mut self.batch);
-            return;
+        let is_rest = self.head.lines[stream.index()] == Line::Dropped;
+        if is_rest || !self.has_room(ENTRY_HEAD + text.len()) {
+            return self.drop_text(stream, text, at);
         }
+        self.end_gap();
+        let is_whole = text.ends_with(b"\n");
+        self.head.lines[stream.index()] = if is_whole { Line::Begins } else { Line::Taken };
+        Entry::Message(stream, text).write(nanoseconds(at), &mut self.batch);
+    }
+
+    fn drop_text(&mut self, stream: Stream, text: &[u8], at: SystemTime) {
+        let rest = if text.ends_with(b"\n") { Line::Begins } else { Line::Dropped };
+        let line = std::mem::replace(&mut self.head.lines[stream.index()], rest);
+        let mut gap =
+            Gap { lines: u64::from(line != Line::Dropped), bytes: text.len() as u64, ..Gap::default() };
+        gap.cut[stream.index()] = line == Line::Taken;
+        self.widen_gap(stream.index(), gap, nanoseconds(at));
+    }
+
+    fn widen_gap(&mut self, stream: usize, gap: Gap, time: u64) {
         if !self.head.gap.is_open() {
-            self.head.gap_stream = index;
+            self.head.gap_stream = stream;
         }
-        self.head.gap.add(&counted);
-        self.head.gap.cut[index] |= line == Line::Taken;
+        self.head.gap.add(&gap);
         self.head.gap_time = time;
     }
 
     fn end_gap(&mut self) {
         let gap = std::mem::take(&mut self.head.gap);
         if gap.is_open() {
-            self.batched.add(&gap);
             let stream = [Stream::Stdout, Stream::Stderr][self.head.gap_stream];
             Entry::Gap(stream, gap).write(self.head.gap_time, &mut self.batch);
         }
+    }
+
+    /// The bundle has no room for the batch: what it has becomes part of the gap, as if the queue had been full before.
+    fn drop_batch(&mut self) {
+        let after = self.head;
+        self.head.gap = Gap::default();
+        // The rest of a line that had been dropped was not pushed into a batch.
+        self.head.lines = self.before.map(|line| if line == Line::Dropped { Line::Begins } else { line });
+        let batch = std::mem::take(&mut self.batch);
+        let mut rest = batch.as_slice();
+        while let Some((entry, at, length)) = first(rest) {
+            rest = &rest[length..];
+            match entry {
+                Entry::Message(stream, text) => self.drop_text(stream, text, at),
+                Entry::Gap(stream, gap) => self.drop_gap(stream.index(), gap, nanoseconds(at)),
+            }
+        }
+        if after.gap.is_open() {
+            self.drop_gap(after.gap_stream, after.gap, after.gap_time);
+        }
+        for (line, after) in self.head.lines.iter_mut().zip(after.lines) {
+            *line = if after == Line::Taken { *line } else { after };
+        }
+    }
+
+    /// A line that was cut by this gap, and whose begin has been dropped now, was counted with its begin.
+    fn drop_gap(&mut self, stream: usize, mut gap: Gap, time: u64) {
+        for (cut, line) in gap.cut.iter_mut().zip(&mut self.head.lines) {
+            if *cut && std::mem::take(line) == Line::Dropped {
+                *cut = false;
+                gap.lines -= 1;
+            }
+        }
+        self.widen_gap(stream, gap, time);
     }
 
     fn has_room(&mut self, bytes: usize) -> bool {
@@ -330,19 +365,10 @@ impl Queue {
     /// Makes what was pushed part of the queue.
     pub(super) fn flush(&mut self) {
         let written = write_all_at(&self.file, &self.batch, self.head.end);
-        let batched = std::mem::take(&mut self.batched);
+        self.has_failed = written.is_err();
         match written {
             Ok(()) => self.head.end += self.batch.len() as u64,
-            // There is no room in the bundle: as if the queue were full.
-            Err(_) => {
-                self.head.gap.add(&batched);
-                for index in [0, 1] {
-                    self.head.gap.cut[index] |= self.before[index] == Line::Taken;
-                    if self.head.lines[index] == Line::Taken {
-                        self.head.lines[index] = Line::Dropped;
-                    }
-                }
-            }
+            Err(_) => self.drop_batch(),
         }
         self.batch.clear();
         self.batch.shrink_to(16 << 10);
@@ -370,6 +396,12 @@ impl Queue {
             self.head.finished = true;
             self.flush();
         }
+    }
+
+    /// What is opened for reading alone cannot be written, as what has no room.
+    #[cfg(test)]
+    pub(super) fn reopen(&mut self, flags: OFlags) {
+        self.file = rustix::fs::open(&self.path, flags | OFlags::CLOEXEC, Mode::empty()).unwrap();
     }
 
     /// All is in the log.
@@ -410,7 +442,7 @@ impl Queue {
         for line in said.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             crate::complain!("{}", String::from_utf8_lossy(line));
         }
-        if self.head.gap.is_open() && self.has_room(0) {
+        if self.head.gap.is_open() && !self.has_failed && self.has_room(0) {
             self.end_gap();
             self.flush();
         }
@@ -441,6 +473,10 @@ pub(super) fn reached(marks: [Mark; 2]) -> u64 {
 pub(super) fn open(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
     let flags = flags | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     Ok(rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))?)
+}
+
+fn nanoseconds(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 
 fn write_all_at(file: impl AsFd, mut bytes: &[u8], mut at: u64) -> io::Result<()> {

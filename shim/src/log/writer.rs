@@ -205,6 +205,35 @@ mod tests {
         assert!(found.iter().map(|(stream, text)| (&**stream, &**text)).eq(expected), "{found:?}");
     }
 
+    #[test]
+    fn what_the_bundle_has_no_room_for_is_counted_by_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut queue, mut log, mut reader) = open(dir.path(), 1 << 20);
+        let part = [b'a'; 1000];
+        queue.push(Stream::Stdout, &part, UNIX_EPOCH);
+        queue.flush();
+        // The rest of that line; a whole one; and one that is begun.
+        queue.reopen(OFlags::RDONLY);
+        queue.push(Stream::Stdout, &part, UNIX_EPOCH);
+        queue.push(Stream::Stdout, b"\n", UNIX_EPOCH);
+        queue.push(Stream::Stderr, b"whole\n", UNIX_EPOCH);
+        queue.push(Stream::Stderr, b"begun", UNIX_EPOCH);
+        queue.flush();
+        queue.reopen(OFlags::RDWR);
+        queue.push(Stream::Stderr, b" and ended\n", UNIX_EPOCH);
+        queue.push(Stream::Stdout, b"next\n", UNIX_EPOCH);
+        queue.finish();
+        write_all(&mut reader, &mut log);
+        let found: Vec<String> = logged(dir.path()).into_iter().map(|(_, text)| text).collect();
+        let lost = 1000 + 1 + 6 + 5 + 11;
+        let marker = format!(
+            "[gantry: 3 lines ({lost} bytes) were dropped here: the log's buffer of 1048576 bytes was full]\n"
+        );
+        let expected =
+            [String::from_utf8(part.to_vec()).unwrap(), "\n".to_owned(), marker, "next\n".to_owned()];
+        assert_eq!(found, expected);
+    }
+
     /// An empty queue takes any line, and a full one has room again once half of it is in the log.
     #[test]
     fn a_small_queue_takes_a_line_at_a_time() {
