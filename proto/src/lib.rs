@@ -54,6 +54,11 @@ pub(crate) mod generated {
     pub mod ttrpc {
         include!(concat!(env!("OUT_DIR"), "/ttrpc.rs"));
     }
+    pub mod runtime {
+        pub mod v1 {
+            include!(concat!(env!("OUT_DIR"), "/runtime.v1.rs"));
+        }
+    }
     pub mod gantry {
         pub mod shim {
             pub mod v1 {

@@ -31,6 +31,32 @@ impl Cgroup {
         locate(&groups, &mounts).ok_or_else(|| io::Error::other("no mounted hierarchy has it"))
     }
 
+    /// The cgroup that a client names: a path below each hierarchy's root, or, as systemd has them, a slice. None where it
+    /// does not exist.
+    pub(crate) fn named(name: &str) -> io::Result<Option<Cgroup>> {
+        let path = slice_path(name).unwrap_or_else(|| Path::new("/").join(name).display().to_string());
+        // One that leaves the hierarchy is none.
+        if Path::new(&path).components().any(|part| part == std::path::Component::ParentDir) {
+            return Ok(None);
+        }
+        let ours = std::fs::read_to_string("/proc/self/cgroup")?;
+        let hierarchies = ours.lines().filter_map(|line| line.rsplit_once(':'));
+        let groups: String = hierarchies.map(|(hierarchy, _)| format!("{hierarchy}:{path}\n")).collect();
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+        Ok(locate(&groups, &mounts).and_then(Cgroup::existing))
+    }
+
+    /// What of it there is.
+    fn existing(self) -> Option<Cgroup> {
+        match self {
+            Cgroup::V1(mut controllers) => {
+                controllers.retain(|_, files| files.dir().is_dir());
+                (!controllers.is_empty()).then_some(Cgroup::V1(controllers))
+            }
+            Cgroup::V2(files) => files.dir().is_dir().then_some(Cgroup::V2(files)),
+        }
+    }
+
     /// `io.containerd.cgroups.v1.Metrics` or `.v2.Metrics`. What a kernel or a controller does not tell is left out.
     pub(crate) fn metrics(&self) -> Any {
         match self {
@@ -38,6 +64,13 @@ impl Cgroup {
             Cgroup::V2(files) => any::pack(&v2::metrics(files)),
         }
     }
+}
+
+/// Where systemd has a slice: `a-b.slice` lies in `a.slice`.
+fn slice_path(name: &str) -> Option<String> {
+    let slice = name.strip_suffix(".slice").filter(|slice| !slice.contains('/'))?;
+    let ends = slice.match_indices('-').map(|(at, _)| at).chain([slice.len()]);
+    Some(ends.map(|end| format!("/{}.slice", &slice[..end])).collect())
 }
 
 /// From /proc/PID/cgroup and /proc/PID/mountinfo. With any version 1 controller it is version 1, as containerd has it.
@@ -100,6 +133,14 @@ mod tests {
             ("memory", "/sys/fs/cgroup/memory/a/c"),
         ];
         assert_eq!(paths, expected.map(|(name, path)| (name, Path::new(path))));
+    }
+
+    #[test]
+    fn a_slice_lies_in_those_that_its_name_begins_with() {
+        let path = "/kubepods.slice/kubepods-pod.slice/kubepods-pod-1.slice";
+        assert_eq!(slice_path("kubepods-pod-1.slice").as_deref(), Some(path));
+        assert_eq!(slice_path("/kubepods/pod1"), None);
+        assert!(Cgroup::named("../..").unwrap().is_none());
     }
 
     #[test]

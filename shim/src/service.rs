@@ -67,6 +67,9 @@ fn sandbox(shim: &mut Shim, request: &Request, reply: ReplyTo) -> Result<Handled
             shim.wait_sandbox(&decode::<sandbox::WaitSandboxRequest>(request)?.sandbox_id, reply)
         }
         "SandboxStatus" => shim.sandbox_status(&decode::<sandbox::SandboxStatusRequest>(request)?.sandbox_id),
+        "SandboxMetrics" => {
+            shim.sandbox_metrics(&decode::<sandbox::SandboxMetricsRequest>(request)?.sandbox_id)
+        }
         "PingSandbox" => shim.ping_sandbox(&decode::<sandbox::PingRequest>(request)?.sandbox_id),
         "ShutdownSandbox" => {
             shim.shut_down_sandbox(&decode::<sandbox::ShutdownSandboxRequest>(request)?.sandbox_id)

@@ -3,17 +3,31 @@
 
 use integration::containerd_lite::{Daemon, IMAGE, containerd_is_2, wait_for};
 use integration::task_api::TaskApi;
+use proto::any::{self, Any};
 use proto::containerd::sandbox::controller_client::ControllerClient;
 use proto::containerd::sandbox::store_client::StoreClient;
 use proto::containerd::sandbox::*;
 use proto::containerd::types::{Sandbox, sandbox::Runtime};
 use proto::platform::Platform;
-use proto::task::{api, sandbox::*};
+use proto::task::cri::{LinuxPodSandboxConfig, PodSandboxConfig};
+use proto::task::{api, metrics, sandbox::*};
 use std::path::Path;
 use std::time::Duration;
 
 const SHIM: &str = "io.containerd.gantry.v2";
 const ID: &str = "pod";
+
+/// The type of a sandbox's options that come from a Kubernetes node.
+const CONFIG: &str = "runtime.v1.PodSandboxConfig";
+
+/// Processes and bytes of memory.
+fn figures(metrics: &Any) -> (u64, u64) {
+    if let Some(v1) = any::unpack::<metrics::v1::Metrics>(metrics).unwrap() {
+        return (v1.pids.unwrap().current, v1.memory.unwrap().usage.unwrap().usage);
+    }
+    let v2 = any::unpack::<metrics::v2::Metrics>(metrics).unwrap().unwrap();
+    (v2.pids.unwrap().current, v2.memory.unwrap().usage)
+}
 
 /// One call about a sandbox.
 macro_rules! ask {
@@ -39,7 +53,23 @@ fn a_sandbox_goes_from_its_creation_to_its_end() {
         let refused = ask!(shim, "CreateSandbox", CreateSandboxRequest { id } -> CreateSandboxResponse);
         assert!(refused.unwrap_err().contains(refusal), "{id}");
     }
-    ask!(shim, "CreateSandbox", CreateSandboxRequest { ID } -> CreateSandboxResponse).unwrap();
+    let broken = CreateSandboxRequest {
+        sandbox_id: ID.to_owned(),
+        options: Some(Any { type_url: CONFIG.to_owned(), value: vec![0xff] }),
+        ..Default::default()
+    };
+    let refused = shim.sandbox::<CreateSandboxResponse>("CreateSandbox", &broken).unwrap_err();
+    assert!(refused.starts_with("options of sandbox pod: "), "{refused}");
+    // The pod's cgroup, as a Kubernetes node names it, is here the one above that of the container.
+    let state = shim.ok::<api::StateResponse>("State", &api::StateRequest { id: id(), ..Default::default() });
+    let cgroups = std::fs::read_to_string(format!("/proc/{}/cgroup", state.pid)).unwrap();
+    let (parent, container) = cgroups.lines().next().unwrap().rsplit_once('/').unwrap();
+    assert_eq!(container, "p1", "{cgroups}");
+    let cgroup_parent = parent.rsplit_once(':').unwrap().1.to_owned();
+    let linux = Some(LinuxPodSandboxConfig { cgroup_parent });
+    let options = Some(any::pack(&PodSandboxConfig { linux }));
+    let create = CreateSandboxRequest { sandbox_id: ID.to_owned(), options, ..Default::default() };
+    shim.sandbox::<CreateSandboxResponse>("CreateSandbox", &create).unwrap();
     let again = ask!(shim, "CreateSandbox", CreateSandboxRequest { ID } -> CreateSandboxResponse);
     assert_eq!(again.unwrap_err(), "sandbox pod: already exists");
     let state = |shim: &mut TaskApi| {
@@ -58,8 +88,15 @@ fn a_sandbox_goes_from_its_creation_to_its_end() {
         ask!(shim, "Platform", PlatformRequest { ID } -> PlatformResponse).unwrap().platform.unwrap();
     let host = Platform::host();
     assert_eq!((platform.os, platform.architecture), (host.os, host.architecture));
-    let metrics = ask!(shim, "SandboxMetrics", SandboxMetricsRequest { ID } -> SandboxMetricsResponse);
-    assert!(metrics.unwrap_err().contains("method SandboxMetrics of containerd.runtime.sandbox.v1.Sandbox"));
+    let metrics =
+        ask!(shim, "SandboxMetrics", SandboxMetricsRequest { ID } -> SandboxMetricsResponse).unwrap();
+    let metrics = metrics.metrics.unwrap();
+    assert_eq!((&*metrics.id, metrics.timestamp.is_some()), (ID, true));
+    let (pids, memory) = figures(&metrics.data.unwrap());
+    assert_eq!(pids, 1);
+    assert!((4096..1 << 30).contains(&memory), "{memory}");
+    let other = ask!(shim, "SandboxMetrics", SandboxMetricsRequest { "other" } -> SandboxMetricsResponse);
+    assert_eq!(other.unwrap_err(), "sandbox other: not found");
 
     // It is not ended over a container that runs; who waits for its end hears of it.
     let running = ask!(shim, "StopSandbox", StopSandboxRequest { ID } -> StopSandboxResponse);
@@ -133,6 +170,9 @@ async fn a_containerd_runs_a_pod_in_it() {
         daemon.ctr_ok(&["tasks", "rm", "-f", name]);
         daemon.ctr_ok(&["containers", "rm", name]);
     }
+    // Nobody has named a cgroup of it.
+    let metrics = ControllerMetricsRequest { sandbox_id: id(), sandboxer: sandboxer() };
+    assert_eq!(controller.metrics(metrics).await.unwrap().into_inner().metrics, None);
     // Without a container it is ready still.
     let state = controller.status(status()).await.unwrap().into_inner();
     assert_eq!(state.state, "SANDBOX_READY");

@@ -16,6 +16,7 @@ pub use crate::generated::containerd::types;
 pub use crate::generated::containerd::v1::types as process;
 pub use crate::generated::gantry::shim::v1 as gantry;
 pub use crate::generated::io::containerd::cgroups as metrics;
+pub use crate::generated::runtime::v1 as cri;
 
 /// Service name of the task API, version 2 (containerd 1.x).
 pub const SERVICE_V2: &str = "containerd.task.v2.Task";

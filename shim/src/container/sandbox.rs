@@ -7,11 +7,13 @@
 //! Its containers are ended by who started them: a stop is refused while one runs.
 
 use super::{Handled, MAX_WAITERS, ReplyTo, Shim, exhausted};
+use crate::cgroup::Cgroup;
 use crate::error::Error;
 use crate::process::State;
 use prost::Message;
+use proto::any;
 use proto::kind::ErrorKind;
-use proto::task::{sandbox::*, types};
+use proto::task::{cri, sandbox::*, types};
 use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
 
@@ -20,6 +22,9 @@ pub(super) struct Sandbox {
     id: String,
     created_at: SystemTime,
     is_started: bool,
+    /// That of the pod, as a Kubernetes node names it, in which those of its containers lie; empty where nobody did.
+    #[serde(default)]
+    cgroup: String,
     stopped_at: Option<SystemTime>,
     /// The shim is to end once no container is left.
     is_shut_down: bool,
@@ -55,10 +60,17 @@ impl Shim {
             let text = "a sandbox with a root filesystem of its own is not built: not implemented";
             return Err(Error::new(ErrorKind::Unimplemented, text));
         }
+        let options = request.options.as_ref();
+        let config = options.map(any::unpack::<cri::PodSandboxConfig>).transpose();
+        let config = config
+            .map_err(|e| Error::invalid(format!("options of sandbox {id}: {e}: invalid argument")))?
+            .flatten();
+        let cgroup = config.and_then(|config| config.linux).map(|linux| linux.cgroup_parent);
         self.sandbox = Some(Sandbox {
             id,
             created_at: SystemTime::now(),
             is_started: false,
+            cgroup: cgroup.unwrap_or_default(),
             stopped_at: None,
             is_shut_down: false,
             waiters: Vec::new(),
@@ -127,6 +139,19 @@ impl Shim {
             ..Default::default()
         };
         Ok(Handled::Now(response.encode_to_vec()))
+    }
+
+    /// The figures of the pod's cgroup. Without one there are none: a sandbox has no process of its own.
+    pub(crate) fn sandbox_metrics(&mut self, id: &str) -> Result<Handled, Error> {
+        let name = self.known_sandbox(id)?.cgroup.clone();
+        if name.is_empty() {
+            return Ok(Handled::Now(SandboxMetricsResponse::default().encode_to_vec()));
+        }
+        let cgroup = Cgroup::named(&name).map_err(|e| Error::step(format!("find cgroup {name}"), e))?;
+        let unknown = || Error::not_found(format!("cgroup {name} of sandbox {id}: not found"));
+        let data = Some(cgroup.ok_or_else(unknown)?.metrics());
+        let metrics = types::Metric { timestamp: Some(SystemTime::now().into()), id: id.to_owned(), data };
+        Ok(Handled::Now(SandboxMetricsResponse { metrics: Some(metrics) }.encode_to_vec()))
     }
 
     pub(crate) fn ping_sandbox(&mut self, id: &str) -> Result<Handled, Error> {
