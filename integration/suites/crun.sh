@@ -66,7 +66,10 @@ json.dump(config, open("config.json", "w"))'
     delete)
         for word in "$@"; do if [ "$word" = --regex ]; then regex=yes; else rest+=("$word"); fi; done
         if [ -n "$regex" ]; then
-            for id in $("$RUNTIME" "${global[@]}" list -q | grep -E -- "${rest[-1]}"); do "$RUNTIME" "${global[@]}" delete -f "$id"; done
+            for id in $("$RUNTIME" "${global[@]}" list -q | grep -E -- "${rest[-1]}"); do
+                rm -f "$root/$id/status"
+                "$RUNTIME" "${global[@]}" delete -f "$id" || exit
+            done
             exit
         fi ;;
 esac
