@@ -194,6 +194,10 @@ fn a_frozen_disk_holds_nobody_up() {
         // The buffer and what a pipe or two hold were kept, and nothing else: one gap for each time.
         assert!(gaps.len() == 2 && gaps.iter().all(|gap| *gap > BURST / 2), "{name}: {gaps:?}");
         if name == "plain" {
+            let mut gantry = Command::new(integration::bins::path("gantry"));
+            gantry.arg("-H").arg(format!("unix://{}", engine.socket().display())).args(["logs", name]);
+            let shown = gantry.output().expect("run gantry");
+            assert_eq!(String::from_utf8_lossy(&shown.stdout).trim_end(), talker.log());
             let id = engine.inspect(name, ".Id");
             let text = std::fs::read_to_string(disk.0.join(format!("{id}-json.log"))).expect("the log");
             let markers = text.lines().filter(|line| line.contains("[gantry: "));

@@ -37,7 +37,8 @@ pub(super) fn start(log: &LogFile) -> io::Result<OwnedFd> {
 
 pub(crate) fn run() -> io::Result<()> {
     let log: LogFile = without_descriptors(|| serde_json::from_reader(io::stdin()))?;
-    // The compressors are not waited for.
+    // What ends a session or a terminal ends neither a shim nor this; and the compressors are not waited for.
+    let _ = rustix::process::setsid();
     crate::sys::ignore_ends_and_children();
     let (log, queue) = log.behind_queue().ok_or(io::ErrorKind::InvalidInput)?;
     let file = queue::open(&queue.path, OFlags::empty())?;
