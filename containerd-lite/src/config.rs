@@ -32,6 +32,10 @@ pub struct Options {
     /// [default: /run/containerd-lite/containerd.sock]
     #[arg(short, long, global = true, value_name = "SOCKET")]
     address: Option<PathBuf>,
+    /// When shims that run become a binary that was put in the place of theirs: at SIGHUP to this daemon (on-request),
+    /// when it starts as well (on-start), or never [default: on-request]
+    #[arg(long, global = true, value_name = "WHEN", hide_possible_values = true)]
+    shim_upgrade: Option<ShimUpgrade>,
     /// trace, debug, info, warn or error [default: info]
     #[arg(short, long, global = true, value_name = "LEVEL")]
     log_level: Option<String>,
@@ -83,8 +87,20 @@ pub(crate) struct Config {
     version: u32,
     pub(crate) root: PathBuf,
     pub(crate) state: PathBuf,
+    pub(crate) shim_upgrade: ShimUpgrade,
     pub(crate) grpc: Grpc,
     debug: Debug,
+}
+
+/// When shims that run become the binary that is at their path by then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ShimUpgrade {
+    OnStart,
+    /// Nothing changes under a container because a daemon was started anew.
+    #[default]
+    OnRequest,
+    Never,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -107,6 +123,7 @@ impl Default for Config {
             version: 3,
             root: DEFAULT_ROOT.into(),
             state: DEFAULT_STATE.into(),
+            shim_upgrade: ShimUpgrade::default(),
             grpc: Grpc::default(),
             debug: Debug::default(),
         }
@@ -140,6 +157,9 @@ impl Config {
         }
         if let Some(address) = &options.address {
             config.grpc.address.clone_from(address);
+        }
+        if let Some(when) = options.shim_upgrade {
+            config.shim_upgrade = when;
         }
         if let Some(level) = &options.log_level {
             config.debug.level.clone_from(level);
@@ -241,6 +261,10 @@ mod tests {
         assert_eq!(config.ttrpc_address(), "/b.sock.ttrpc");
         let config = load("", &["--state", "/s"]).unwrap();
         assert_eq!(config.address(), "/s/containerd.sock");
+        assert_eq!(config.shim_upgrade, ShimUpgrade::OnRequest);
+        let file = "shim_upgrade = 'on-start'\n";
+        assert_eq!(load(file, &[]).unwrap().shim_upgrade, ShimUpgrade::OnStart);
+        assert_eq!(load(file, &["--shim-upgrade", "never"]).unwrap().shim_upgrade, ShimUpgrade::Never);
     }
 
     #[test]
@@ -251,6 +275,7 @@ mod tests {
             ("version = 9", vec![]),
             ("", vec!["--root", "/x", "--state", "/x"]),
             ("", vec!["-l", "loud"]),
+            ("shim_upgrade = 'always'", vec![]),
             ("", vec!["-a", &long]),
             ("[grpc", vec![]),
         ] {

@@ -18,7 +18,8 @@
 //!
 //! The daemon may be killed at any time: records are committed before they are answered, files without a record
 //! are removed at start, and what runs is found again through its bundle (tasks::restore). Containers do not
-//! notice: their shims are nobody's children, and no byte of theirs passes through here.
+//! notice: their shims are nobody's children, and no byte of theirs passes through here. Nor do they notice when their
+//! shims are upgraded (SIGHUP, tasks::upgrade).
 
 #![deny(unsafe_code)]
 

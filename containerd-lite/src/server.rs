@@ -1,7 +1,7 @@
 //! Builds the daemon's parts in dependency order, binds the sockets (events before the tasks are taken up, the API last),
 //! serves, and drains when told to stop.
 
-use crate::config::Config;
+use crate::config::{Config, ShimUpgrade};
 use crate::content::Store;
 use crate::db::{Db, schema};
 use crate::events::Exchange;
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 
 /// Requests under way may take this long to finish after SIGTERM.
@@ -58,6 +58,7 @@ pub(crate) async fn serve(config: Config) -> Result<()> {
     // From here on the signals are ours: a stop that comes during the start is kept for its end.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let hangup = signal(SignalKind::hangup())?;
     // Shims and ctr may close their end at any time; a broken pipe is an error value.
     make_dir(&config.root, 0o711)?;
     make_dir(&config.state, 0o711)?;
@@ -76,6 +77,7 @@ pub(crate) async fn serve(config: Config) -> Result<()> {
     tokio::spawn(async move { collected.collector.run().await });
     // What became garbage just before the last stop.
     daemon.collector.schedule();
+    tokio::spawn(upgrade_shims(daemon.clone(), config.shim_upgrade, hangup));
 
     let stopped = daemon.clone();
     let stop = async move {
@@ -106,6 +108,19 @@ pub(crate) async fn serve(config: Config) -> Result<()> {
         let _ = std::fs::remove_file(path);
     }
     Ok(())
+}
+
+/// Upgrades of shims, one at a time: when the daemon starts, if that is asked for, and at each SIGHUP.
+async fn upgrade_shims(daemon: Arc<Daemon>, when: ShimUpgrade, mut hangup: Signal) {
+    if when == ShimUpgrade::OnStart {
+        daemon.tasks.upgrade_shims().await;
+    }
+    while hangup.recv().await.is_some() {
+        match when {
+            ShimUpgrade::Never => tracing::info!("SIGHUP: shims are never upgraded, by the configuration"),
+            ShimUpgrade::OnStart | ShimUpgrade::OnRequest => daemon.tasks.upgrade_shims().await,
+        }
+    }
 }
 
 fn build(config: &Config) -> Result<Daemon> {

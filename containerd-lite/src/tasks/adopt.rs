@@ -153,7 +153,8 @@ impl Shim {
     }
 
     async fn duplicate(&self, before: &mut Kept) -> Result<Kept> {
-        let response: DescriptorsResponse = self.control("Descriptors", &DescriptorsRequest {}).await?;
+        let response: DescriptorsResponse =
+            self.control("Descriptors", &DescriptorsRequest {}, shim::STATE).await?;
         let pid = Pid::from_raw(response.process).ok_or_else(|| Error::invalid("a shim without a pid"))?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).step(|| "open the shim's process")?;
         // A group's shim names those of its other tasks too.

@@ -15,6 +15,7 @@ pub(crate) mod checkpoint;
 mod restore;
 pub(crate) mod shim;
 pub(crate) mod ttrpc;
+mod upgrade;
 
 use crate::error::{Error, Result};
 use crate::events::Exchange;

@@ -27,7 +27,7 @@ const DELETE_BINARY: Duration = Duration::from_secs(10);
 const INFO_BINARY: Duration = Duration::from_secs(5);
 /// Reconnecting to a shim after a restart.
 pub(super) const LOAD: Duration = Duration::from_secs(5);
-const STATE: Duration = Duration::from_secs(2);
+pub(super) const STATE: Duration = Duration::from_secs(2);
 /// Create and Start run the runtime with its hooks.
 pub(super) const LIFECYCLE: Duration = Duration::from_secs(120);
 /// Delete waits for the rest of the output, up to 10 s, and runs the runtime.
@@ -362,9 +362,10 @@ impl Shim {
         &self,
         method: &str,
         request: &Q,
+        deadline: Duration,
     ) -> Result<A> {
-        let client = self.client();
-        let answer = client.call(&self.bundle.namespace, CONTROL_SERVICE, method, request, Some(STATE)).await;
+        let (client, namespace) = (self.client(), &self.bundle.namespace);
+        let answer = client.call(namespace, CONTROL_SERVICE, method, request, Some(deadline)).await;
         answer.map_err(|failure| self.error(method, failure))
     }
 

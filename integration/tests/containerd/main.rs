@@ -11,6 +11,7 @@ mod records;
 mod server;
 mod snapshots;
 mod tasks;
+mod upgrade;
 
 use integration::bins;
 use integration::containerd_lite::{Daemon, Service};
