@@ -61,3 +61,8 @@ pub fn bootstrap(bytes: &[u8]) {
 pub fn state(bytes: &[u8]) {
     handover::judge(bytes);
 }
+
+/// What is in a log, or on its way there.
+pub fn log(bytes: &[u8]) {
+    crate::log::judge(bytes);
+}
