@@ -3,6 +3,7 @@
 use crate::{connect, refused};
 use integration::containerd_lite::{Daemon, Headers, IMAGE, wait_for};
 use integration::criu;
+use integration::task_api::TaskApi;
 use proto::any;
 use proto::containerd::events::SubscribeRequest;
 use proto::containerd::events::events_client::EventsClient;
@@ -127,13 +128,18 @@ async fn a_task_goes_on_from_its_checkpoint() {
     );
     let criu_image_path = images.display().to_string();
     let folder = any::pack(&runc::Options { criu_image_path, ..Default::default() });
-    for (checkpoint, options) in
-        [(Some(stored[0].clone()), None), (Some(stored[0].clone()), None), (None, Some(folder))]
-    {
+    for (checkpoint, options, is_killed) in [
+        (Some(stored[0].clone()), None, false),
+        (Some(stored[0].clone()), None, true),
+        (None, Some(folder), true),
+    ] {
         std::fs::write(&file, "0").unwrap();
         let from_folder = checkpoint.is_none();
         let created = client.create(create(checkpoint, options)).await.unwrap().into_inner();
         assert_eq!(created.pid, 0, "nothing runs before the start");
+        if is_killed {
+            TaskApi::kill_and_follow(&daemon.bundle("c1"), || daemon.log());
+        }
         let start = StartRequest { container_id: "c1".into(), exec_id: String::new() };
         let started = client.start(start).await.unwrap_or_else(|error| panic!("{error}\n{}", log("restore")));
         let started = started.into_inner();

@@ -65,8 +65,10 @@ impl Shim {
             process.busy = false;
         }
         let all: Vec<(String, Handle)> = self.containers.iter().map(|(id, c)| (id.clone(), c.init)).collect();
-        let (inits, unmade): (Vec<_>, Vec<_>) =
-            all.into_iter().partition(|(_, init)| self.process(*init).pid != 0);
+        let (inits, unmade): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, init)| {
+            let process = self.process(*init);
+            process.pid != 0 || process.restore.is_some()
+        });
         if inits.is_empty() && !unmade.is_empty() {
             return Err(Error::precondition("a create was under way, which is to be undone"));
         }
@@ -137,6 +139,9 @@ impl Shim {
     }
 
     fn adopt_io(&mut self, handle: Handle, kept: &Kept) {
+        if let Some(restore) = &mut self.process_mut(handle).restore {
+            return restore.reopen_log();
+        }
         let process = self.process(handle);
         if process.is_init() || process.pid != 0 || process.state != State::Created {
             return self.adopt_open_io(handle, kept);

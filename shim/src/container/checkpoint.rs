@@ -54,6 +54,15 @@ impl Restore {
         let work = if work.is_empty() { bundle.join(WORK) } else { PathBuf::from(work) };
         Ok(Restore { images, work, log })
     }
+
+    /// After the shim that had it open.
+    pub(super) fn reopen_log(&mut self) {
+        let log = self.log.take().map(LogFile::reopen).transpose();
+        self.log = log.unwrap_or_else(|error| {
+            crate::complain!("open the container's log anew: {error}");
+            None
+        });
+    }
 }
 
 impl Shim {

@@ -155,6 +155,13 @@ impl LogFile {
         Some((LogFile { buffer: 0, is_patient: true, ..self }, queue))
     }
 
+    /// One that nothing was written to yet, after the shim that had opened it.
+    pub(crate) fn reopen(self) -> io::Result<LogFile> {
+        let file = open_append(&self.path)?;
+        let (inode, size) = inode_and_size(&file)?;
+        Ok(LogFile { file, inode, size, ..self })
+    }
+
     /// Goes on where an earlier shim was killed. The marks say from where on each stream's output is to be given to
     /// [`LogFile::message`] again, which knows what of it is in the log.
     pub(crate) fn adopt(mut self, position_path: PathBuf) -> io::Result<(LogFile, [Mark; 2])> {
@@ -373,6 +380,18 @@ mod tests {
     fn open(dir: &Path, max_size: u64, max_file: u32, attrs: &[(&str, &str)]) -> LogFile {
         let attrs = attrs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         LogFile::open(&dir.join("c-json.log"), max_size, max_file, &attrs).unwrap()
+    }
+
+    #[test]
+    fn one_that_waits_for_its_container_is_opened_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = serde_json::to_vec(&open(dir.path(), 0, 1, &[])).unwrap();
+        let left: LogFile = crate::handover::without_descriptors(|| serde_json::from_slice(&state)).unwrap();
+        let mut log = left.reopen().unwrap();
+        log.message(Stream::Stdout, b"x\n", UNIX_EPOCH, Mark::default());
+        log.flush();
+        let text = std::fs::read_to_string(dir.path().join("c-json.log")).unwrap();
+        assert!(text.starts_with(r#"{"log":"x\n","#), "{text}");
     }
 
     #[test]
