@@ -13,7 +13,7 @@ use std::process::Command;
 const ENDS: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
 
 /// Blocks these signals and those that would end the process, and returns a descriptor that is readable while one of
-/// these is pending. The programs that it starts have none blocked: the standard library sees to that.
+/// these is pending. Children would have them blocked too: [`spawn_with`] undoes it.
 pub(crate) fn signals(numbers: &[i32]) -> io::Result<OwnedFd> {
     // SAFETY: the sets are initialised by sigemptyset before use and outlive the calls; SIG_DFL runs no code of ours;
     // signalfd returns a new descriptor that nobody else owns.
@@ -74,12 +74,9 @@ pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
     if unsafe { libc::kill(pid, signal) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Starts a program that finds these descriptors as 3, 4 and so on. Its pid; the event loop reaps it.
+/// Starts a program that finds these descriptors as 3, 4 and so on, and no signal blocked, which not every runtime undoes
+/// for its container. Its pid; the event loop reaps it.
 pub(crate) fn spawn_with(mut command: Command, descriptors: Vec<OwnedFd>) -> io::Result<u32> {
-    if descriptors.is_empty() {
-        // Without code of ours between fork and exec the standard library copies no address space (posix_spawn).
-        return Ok(command.spawn()?.id());
-    }
     let first = 3;
     let duplicate = |fd: &OwnedFd, least| rustix::io::fcntl_dupfd_cloexec(fd, least);
     // Above every target, so that no copy overwrites what is still to be copied.
@@ -95,6 +92,9 @@ pub(crate) fn spawn_with(mut command: Command, descriptors: Vec<OwnedFd>) -> io:
                     return Err(io::Error::last_os_error());
                 }
             }
+            let mut none = std::mem::zeroed();
+            libc::sigemptyset(&mut none);
+            libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
             Ok(())
         });
     }
