@@ -3,6 +3,7 @@
 
 use crate::error::Error;
 use crate::io::logger::Ready;
+use crate::sys;
 use proto::kind::ErrorKind;
 use proto::task::runc;
 use rustix::fd::OwnedFd;
@@ -27,20 +28,14 @@ pub(crate) struct Runtime {
     pub(crate) no_new_keyring: bool,
 }
 
-/// Standard streams for a runtime command; the container inherits them from create and exec.
-#[derive(Debug)]
+/// Standard streams for a runtime command, none for /dev/null; the container inherits them from create and exec.
+#[derive(Debug, Default)]
 pub(crate) struct Streams {
-    pub(crate) stdin: Stdio,
-    pub(crate) stdout: Stdio,
-    pub(crate) stderr: Stdio,
+    pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) stdout: Option<OwnedFd>,
+    pub(crate) stderr: Option<OwnedFd>,
     /// The command begins once the client's logging program has said here that it is ready.
     pub(crate) ready: Option<Ready>,
-}
-
-impl Streams {
-    pub(crate) fn null() -> Streams {
-        Streams { stdin: Stdio::null(), stdout: Stdio::null(), stderr: Stdio::null(), ready: None }
-    }
 }
 
 impl Runtime {
@@ -88,18 +83,25 @@ impl Runtime {
     pub(crate) fn spawn(&self, log: &Path, arguments: &[&str], streams: Streams) -> Result<u32, Error> {
         let mut command = self.command(log);
         command.args(arguments);
-        if let Some(ready) = &streams.ready {
-            let mut waiting = Command::new("/proc/self/exe");
-            waiting
-                .args([if ready.by_byte { "-await-byte" } else { "-await" }, "3"])
-                .arg(log)
-                .arg(command.get_program())
-                .args(command.get_args());
-            command = waiting;
-        }
-        command.stdin(streams.stdin).stdout(streams.stdout).stderr(streams.stderr);
-        let descriptors = streams.ready.into_iter().map(|ready| ready.pipe).collect();
-        crate::sys::spawn_with(command, descriptors).map_err(|e| {
+        let streams_of_it = [streams.stdin, streams.stdout, streams.stderr];
+        let started = match streams.ready {
+            None => sys::spawn(&command, streams_of_it),
+            Some(ready) => {
+                let [stdin, stdout, stderr] =
+                    streams_of_it.map(|stream| stream.map_or_else(Stdio::null, Stdio::from));
+                let mut waiting = Command::new("/proc/self/exe");
+                waiting
+                    .args([if ready.by_byte { "-await-byte" } else { "-await" }, "3"])
+                    .arg(log)
+                    .arg(command.get_program())
+                    .args(command.get_args())
+                    .stdin(stdin)
+                    .stdout(stdout)
+                    .stderr(stderr);
+                sys::spawn_with(waiting, vec![ready.pipe])
+            }
+        };
+        started.map_err(|e| {
             Error::step(format!("OCI runtime {} could not be started", self.binary.display()), e)
         })
     }
@@ -162,11 +164,11 @@ pub(crate) fn classify(verb: &str, text: &str) -> Error {
 }
 
 /// A file in memory for a command's standard output: a pipe would have to be read while the command runs.
-pub(crate) fn output_file() -> Result<(File, Stdio), Error> {
+pub(crate) fn output_file() -> Result<(File, OwnedFd), Error> {
     let fd: OwnedFd = rustix::fs::memfd_create("output", rustix::fs::MemfdFlags::CLOEXEC)
         .map_err(|e| Error::step("memfd for the runtime's output", e))?;
     let copy = fd.try_clone().map_err(|e| Error::step("duplicate a descriptor", e))?;
-    Ok((File::from(fd), Stdio::from(copy)))
+    Ok((File::from(fd), copy))
 }
 
 /// What a finished command wrote to its [`output_file`].

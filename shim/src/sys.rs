@@ -3,9 +3,11 @@
 #![allow(unsafe_code)]
 
 use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -13,7 +15,8 @@ use std::process::Command;
 const ENDS: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
 
 /// Blocks these signals and those that would end the process, and returns a descriptor that is readable while one of
-/// these is pending. Children would have them blocked too: [`spawn_with`] undoes it.
+/// these is pending. Children would have them blocked too, and not every runtime clears that for its container: [`spawn`]
+/// and [`spawn_with`] do.
 pub(crate) fn signals(numbers: &[i32]) -> io::Result<OwnedFd> {
     // SAFETY: the sets are initialised by sigemptyset before use and outlive the calls; SIG_DFL runs no code of ours;
     // signalfd returns a new descriptor that nobody else owns.
@@ -74,8 +77,75 @@ pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
     if unsafe { libc::kill(pid, signal) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Starts a program that finds these descriptors as 3, 4 and so on, and no signal blocked, which not every runtime undoes
-/// for its container. Its pid; the event loop reaps it.
+/// Starts a program with this one's environment and these standard streams, /dev/null where there is none; the signals
+/// have their default action, and none is blocked. Its pid; the event loop reaps it.
+///
+/// By posix_spawn: a fork copies the tables of an address space which the child gives up at once. The standard library
+/// does so only for children that have the signals as they are here.
+pub(crate) fn spawn(command: &Command, streams: [Option<OwnedFd>; 3]) -> io::Result<u32> {
+    let null = |flags| rustix::fs::open("/dev/null", flags | OFlags::CLOEXEC, Mode::empty());
+    let mut sources = Vec::with_capacity(3);
+    for (number, stream) in streams.into_iter().enumerate() {
+        let flags = if number == 0 { OFlags::RDONLY } else { OFlags::WRONLY };
+        sources.push(stream.map_or_else(|| null(flags), Ok)?);
+    }
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<CString> = words.map(|word| CString::new(word.as_bytes())).collect::<Result<_, _>>()?;
+    let mut arguments: Vec<_> = words.iter().map(|word| word.as_ptr().cast_mut()).collect();
+    arguments.push(std::ptr::null_mut());
+    // SAFETY: both structures are initialised before use and destroyed once; the sets are initialised by sigemptyset; the
+    // words and the array, which ends in null, outlive the call, which writes to neither, as do the descriptors. The
+    // environment is read while this process, which has one thread, does nothing else.
+    unsafe {
+        let (mut actions, mut attributes) = (std::mem::zeroed(), std::mem::zeroed());
+        check(libc::posix_spawn_file_actions_init(&raw mut actions))?;
+        let initialised = check(libc::posix_spawnattr_init(&raw mut attributes));
+        let mut set = || {
+            let mut none: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut none);
+            let mut default = none;
+            for number in ENDS.into_iter().chain([libc::SIGPIPE]) {
+                libc::sigaddset(&raw mut default, number);
+            }
+            check(libc::posix_spawnattr_setsigmask(&raw mut attributes, &raw const none))?;
+            check(libc::posix_spawnattr_setsigdefault(&raw mut attributes, &raw const default))?;
+            let flags = libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSIGDEF;
+            check(libc::posix_spawnattr_setflags(&raw mut attributes, flags as libc::c_short))?;
+            // Each is above every target: the three are never closed here.
+            for (target, source) in (0..).zip(&sources) {
+                let source = source.as_raw_fd();
+                check(libc::posix_spawn_file_actions_adddup2(&raw mut actions, source, target))?;
+            }
+            let mut pid = 0;
+            let (program, arguments) = (arguments[0], arguments.as_ptr());
+            check(libc::posix_spawnp(
+                &raw mut pid,
+                program,
+                &raw const actions,
+                &raw const attributes,
+                arguments,
+                environ,
+            ))?;
+            Ok(pid.cast_unsigned())
+        };
+        let spawned = initialised.and_then(|()| set());
+        libc::posix_spawn_file_actions_destroy(&raw mut actions);
+        libc::posix_spawnattr_destroy(&raw mut attributes);
+        spawned
+    }
+}
+
+unsafe extern "C" {
+    static environ: *const *mut libc::c_char;
+}
+
+/// What functions answer that do not set errno.
+fn check(code: i32) -> io::Result<()> {
+    if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code)) }
+}
+
+/// Starts a program that finds these descriptors as 3, 4 and so on, and none of the signals blocked. Its pid; the event
+/// loop reaps it.
 pub(crate) fn spawn_with(mut command: Command, descriptors: Vec<OwnedFd>) -> io::Result<u32> {
     let first = 3;
     let duplicate = |fd: &OwnedFd, least| rustix::io::fcntl_dupfd_cloexec(fd, least);

@@ -56,7 +56,7 @@ impl Shim {
         let id = self.process(init).container.clone();
         let container = &self.containers[&id];
         let log = container.bundle.join(bundle::RUNTIME_LOG);
-        let spawned = container.runtime.spawn(&log, &["delete", "--force", &id], Streams::null());
+        let spawned = container.runtime.spawn(&log, &["delete", "--force", &id], Streams::default());
         match spawned {
             Ok(pid) => {
                 let call = Call { verb: Verb::Delete, handle: init, reply: None, log, output: None };

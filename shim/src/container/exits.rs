@@ -13,9 +13,13 @@ const KILLED: u32 = 128 + 9;
 impl Shim {
     /// A child was reaped: a runtime command, a process of ours, or an orphan of the container.
     pub(crate) fn reaped(&mut self, pid: u32, exit: Exit) {
-        if exit.status == KILLED {
-            // Told before the exit that it explains. Whoever it was: an exec may be killed before its pid is known, and
-            // what the watch woke us for comes before the kernel has counted the kill.
+        // Kills are told before the exit that they explain, and the kernel has counted them by then: a process may have
+        // ended otherwise because another one of its container was killed.
+        let own = self.by_pid(pid).map(|handle| self.process(handle).container.clone());
+        if let Some(id) = own {
+            self.notice_oom(&id);
+        } else if exit.status == KILLED {
+            // An exec may be killed before its pid is known.
             let ids: Vec<String> = self.containers.keys().cloned().collect();
             ids.iter().for_each(|id| self.notice_oom(id));
         }
@@ -103,7 +107,7 @@ impl Shim {
         if container.rest == Rest::Alive {
             container.rest = Rest::BeingKilled;
             let log = container.bundle.join(bundle::RUNTIME_LOG);
-            let spawned = container.runtime.spawn(&log, &["kill", "--all", &id, "KILL"], Streams::null());
+            let spawned = container.runtime.spawn(&log, &["kill", "--all", &id, "KILL"], Streams::default());
             match spawned {
                 Ok(pid) => {
                     let call = Call { verb: Verb::KillRest, handle: init, reply: None, log, output: None };

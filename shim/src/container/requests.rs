@@ -119,7 +119,7 @@ impl Shim {
         let (file, stdout) = runtime::output_file()?;
         let container = self.container(id)?;
         let log = container.bundle.join(bundle::RUNTIME_LOG);
-        let streams = Streams { stdout, ..Streams::null() };
+        let streams = Streams { stdout: Some(stdout), ..Streams::default() };
         let pid = container.runtime.spawn(&log, &["ps", "--format", "json", id], streams)?;
         let call = Call { verb: Verb::Pids, handle: init, reply: Some(reply), log, output: Some(file) };
         self.calls.insert(pid, call);
@@ -191,7 +191,7 @@ impl Shim {
     ) -> Result<(), Error> {
         let container = self.container(&self.process(handle).container)?;
         let log = container.bundle.join(bundle::RUNTIME_LOG);
-        let pid = container.runtime.spawn(&log, args, Streams::null())?;
+        let pid = container.runtime.spawn(&log, args, Streams::default())?;
         self.calls.insert(pid, Call { verb, handle, reply, log, output: None });
         Ok(())
     }

@@ -30,7 +30,6 @@ use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::pipe::PipeFlags;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
-use std::process::Stdio;
 
 /// Bytes read from a container at once: what a pipe holds.
 const CHUNK: usize = 64 << 10;
@@ -119,7 +118,7 @@ impl Io {
             let path = survival::position(&self.base);
             log.keep_position(path).map_err(|e| Error::step("make the log's position", e))?;
         }
-        let mut streams = Streams::null();
+        let mut streams = Streams::default();
         let program = self.program();
         if uris.terminal {
             self.console = Some(Console::listen()?);
@@ -140,7 +139,7 @@ impl Io {
                 rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| Error::step("make a pipe", e))?;
             stdin.connect(write)?;
             self.stdin = Some(stdin);
-            streams.stdin = Stdio::from(read);
+            streams.stdin = Some(read);
         }
         let mut logged = Vec::new();
         for stream in self.streams() {
@@ -156,8 +155,8 @@ impl Io {
                 logged.push(logger::reading_end(&write)?);
             }
             match stream {
-                Stream::Stdout => streams.stdout = Stdio::from(write),
-                Stream::Stderr => streams.stderr = Stdio::from(write),
+                Stream::Stdout => streams.stdout = Some(write),
+                Stream::Stderr => streams.stderr = Some(write),
             }
         }
         if let (Some(program), Ok(outputs)) = (program, <[OwnedFd; 2]>::try_from(logged)) {
