@@ -326,7 +326,8 @@ impl Shim {
             _ => None,
         };
         let logs = self.processes.values().filter_map(|process| process.io.log_deadline());
-        self.processes.values().filter_map(draining).chain(logs).min()
+        let out_of_memory = self.oom_deadlines().map(|(_, at)| at);
+        self.processes.values().filter_map(draining).chain(logs).chain(out_of_memory).min()
     }
 
     /// Output of a process has moved: a delete may have waited for its end.
@@ -350,9 +351,12 @@ impl Shim {
         self.advance_delete(handle);
     }
 
-    /// Deletes whose output nobody takes go on without it, and logs whose writer has ended get another one.
+    /// Deletes whose output nobody takes go on without it, logs whose writer has ended get another one, and kills that
+    /// were counted late are told.
     pub(crate) fn deadlines_passed(&mut self) {
         let now = Instant::now();
+        let late = self.oom_deadlines().filter(|(_, at)| *at <= now).map(|(id, _)| id.to_owned());
+        late.collect::<Vec<_>>().iter().for_each(|id| self.notice_oom(id));
         let is_due = |process: &&mut Process| process.io.log_deadline().is_some_and(|at| at <= now);
         self.processes.values_mut().filter(is_due).for_each(|process| process.io.log_woken());
         let due: Vec<Handle> =

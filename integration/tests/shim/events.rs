@@ -100,3 +100,38 @@ fn what_happened_without_a_daemon_is_told_by_the_next_shim() {
     daemon.ctr_ok(&["containers", "rm", "e1"]);
     daemon.assert_nothing_left();
 }
+
+/// A process that nobody but its parent sees end: the kill is told while the container goes on, and where it ends of it,
+/// before its exit.
+#[test]
+fn a_kill_for_want_of_memory_is_told_in_time() {
+    let daemon = Daemon::with_image();
+    let events = daemon.ctr_events();
+    let run = |id: &str, script: &str| {
+        let ours = ["run", "-d", "--runtime", "io.containerd.gantry.v2", "--memory-limit", "16777216", IMAGE];
+        daemon.ctr_ok(&[&ours[..], &[id, "/bin/sh", "-c", script]].concat());
+    };
+    let told = |topic: &str, id: &str| {
+        let heard = events.heard();
+        let is_it =
+            |line: &&str| line.contains(topic) && line.contains(&format!("\"container_id\":\"{id}\""));
+        heard.lines().enumerate().filter(|(_, line)| is_it(line)).map(|(at, _)| at).collect::<Vec<_>>()
+    };
+    run("on", "tail /dev/zero; sleep 1000");
+    wait_for(|| told("/tasks/oom", "on").len() == 1, || format!("no kill is told: {}", events.heard()));
+    assert!(daemon.ctr_ok(&["tasks", "ls"]).contains("RUNNING"));
+    for round in 0..10 {
+        let id = format!("end{round}");
+        run(&id, "tail /dev/zero; exit 3");
+        wait_for(|| told("/tasks/exit", &id).len() == 1, || format!("{id} goes on: {}", events.heard()));
+        let (kills, exits) = (told("/tasks/oom", &id), told("/tasks/exit", &id));
+        assert!(kills.len() == 1 && kills[0] < exits[0], "{id}: {}", events.heard());
+        daemon.ctr_ok(&["tasks", "rm", &id]);
+        daemon.ctr_ok(&["containers", "rm", &id]);
+    }
+    assert_eq!(told("/tasks/oom", "on").len(), 1);
+    daemon.ctr_ok(&["tasks", "rm", "-f", "on"]);
+    daemon.ctr_ok(&["containers", "rm", "on"]);
+    drop(events);
+    daemon.assert_nothing_left();
+}

@@ -9,6 +9,7 @@ use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::inotify;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
+use std::time::{Duration, Instant};
 
 /// Watches one cgroup.
 #[derive(Debug, Serialize, Deserialize)]
@@ -18,6 +19,30 @@ pub(crate) struct Watch {
     wakes: OwnedFd,
     /// Kills that were told.
     told: u64,
+    /// When to look once more. After an upgrade at once: it may have come between.
+    #[serde(skip, default = "Again::at_once")]
+    again: Option<Again>,
+}
+
+/// In version 1 the kernel wakes us before it chooses whom to kill, writes its report between, and wakes us once: the
+/// count is looked at again for some seconds, ever more seldom.
+#[derive(Debug)]
+struct Again {
+    at: Instant,
+    pause: Duration,
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LAST_PAUSE: Duration = Duration::from_secs(3);
+
+impl Again {
+    fn after(pause: Duration) -> Option<Again> {
+        (pause < LAST_PAUSE).then(|| Again { at: Instant::now() + pause, pause })
+    }
+
+    fn at_once() -> Option<Again> {
+        Some(Again { at: Instant::now(), pause: FIRST_PAUSE })
+    }
 }
 
 impl Watch {
@@ -40,12 +65,17 @@ impl Watch {
                 wakes
             }
         };
-        Ok(Some(Watch { wakes, told: kills(cgroup).unwrap_or_default() }))
+        Ok(Some(Watch { wakes, told: kills(cgroup).unwrap_or_default(), again: None }))
     }
 
     /// Goes on with an earlier shim's watch: what was killed meanwhile has not been told.
     pub(crate) fn adopt(self, cgroup: &Cgroup) -> Result<Option<Watch>, Error> {
-        Ok(Watch::begin(cgroup)?.map(|watch| Watch { told: self.told, ..watch }))
+        Ok(Watch::begin(cgroup)?.map(|watch| Watch { told: self.told, again: Again::at_once(), ..watch }))
+    }
+
+    /// When to ask for kills again, though nothing wakes.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.again.as_ref().map(|again| again.at)
     }
 
     pub(crate) fn wakes(&self) -> BorrowedFd<'_> {
@@ -54,8 +84,15 @@ impl Watch {
 
     /// True when the kernel has killed since the last call.
     pub(crate) fn has_killed(&mut self, cgroup: &Cgroup) -> bool {
-        let mut buffer = [0; 1024];
-        while rustix::io::read(&self.wakes, &mut buffer).is_ok_and(|count| count != 0) {}
+        let (mut buffer, mut was_woken) = ([0; 1024], false);
+        while rustix::io::read(&self.wakes, &mut buffer).is_ok_and(|count| count != 0) {
+            was_woken = true;
+        }
+        if was_woken && matches!(cgroup, Cgroup::V1(_)) {
+            self.again = Again::after(FIRST_PAUSE);
+        } else if let Some(Again { pause, .. }) = self.again.take_if(|again| again.at <= Instant::now()) {
+            self.again = Again::after(pause * 2);
+        }
         // A cgroup that is gone has no count, and has woken us for the last time.
         let Some(kills) = kills(cgroup) else { return false };
         kills > std::mem::replace(&mut self.told, kills)

@@ -4,6 +4,7 @@ use super::{Handle, Shim};
 use crate::cgroup::{Cgroup, Watch};
 use proto::task::{events, topic};
 use rustix::fd::BorrowedFd;
+use std::time::Instant;
 
 impl Shim {
     /// A container runs without its figures rather than not at all.
@@ -29,6 +30,13 @@ impl Shim {
         if let Some(process) = self.processes.get(&init) {
             self.notice_oom(&process.container.clone());
         }
+    }
+
+    /// When a count of kills is to be looked at once more.
+    pub(super) fn oom_deadlines(&self) -> impl Iterator<Item = (&str, Instant)> {
+        let watches =
+            self.containers.iter().filter_map(|(id, container)| Some((id, container.oom.as_ref()?)));
+        watches.filter_map(|(id, watch)| Some((id.as_str(), watch.deadline()?)))
     }
 
     /// Tells each kill that has not been told.
