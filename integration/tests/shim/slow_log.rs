@@ -295,18 +295,37 @@ fn a_queue_without_room_is_counted_too() {
     engine.assert_nothing_left();
 }
 
-/// A disk that takes nothing at all does not keep a container from being stopped and removed.
+/// A disk that takes nothing at all keeps a container neither from its end, nor from another start, nor from a removal.
+/// What waits for the disk is in the log in its order then.
 #[test]
-fn a_writer_that_is_stuck_is_left_behind_by_a_removal() {
+fn a_writer_that_is_stuck_is_left_behind() {
     let Some(engine) = Engine::start() else { return };
-    let mut talker = Talker::create(&engine, "stuck", &[]);
+    let mut talker = Talker::create(&engine, "stuck", &["--log-opt max-size=20k --log-opt max-file=1000"]);
     talker.start();
     talker.say(5);
+    talker.wait_for_line(5);
     let bundle = talker.bundle();
-    let [writer] = writers(&bundle)[..] else { panic!("{:?}", leaks::processes(&bundle)) };
-    signal(writer, Signal::STOP);
+    let [first] = writers(&bundle)[..] else { panic!("{:?}", leaks::processes(&bundle)) };
+    signal(first, Signal::STOP);
+    talker.say(BURST);
+    engine.ok(&["kill", "stuck"]);
+    engine.wait_inspect("stuck", ".State.Running", "false");
+    // It finds what the first run was told to say.
+    talker.start();
+    talker.say(5);
+    let both = writers(&bundle);
+    let [second] = both.iter().copied().filter(|pid| *pid != first).collect::<Vec<_>>()[..] else {
+        panic!("{both:?}")
+    };
+    assert!(talker.log().ends_with("line 5"), "{}", talker.log());
+    signal(first, Signal::CONT);
+    let run = |lines: usize| (1..=lines).map(|number| format!("line {number}\n")).collect::<String>();
+    let expected = run(BURST + 5) + &run(BURST + 10);
+    wait_for(|| talker.log().len() + 1 >= expected.len(), || engine.log());
+    assert!(talker.log() + "\n" == expected, "{}", talker.log());
+    signal(second, Signal::STOP);
     talker.say(BURST);
     engine.ok(&["rm", "-f", "stuck"]);
-    signal(writer, Signal::CONT);
+    signal(second, Signal::CONT);
     engine.assert_nothing_left();
 }

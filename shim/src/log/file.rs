@@ -14,7 +14,8 @@ use super::queue::Queue;
 use super::{Mark, Stream, rotation, writer};
 use crate::handover::descriptor;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
@@ -127,11 +128,12 @@ impl LogFile {
     pub(crate) fn keep_position(&mut self, path: PathBuf) -> io::Result<()> {
         let queue = path.with_extension("queue");
         let position = Position::create(path.clone())?;
-        position.write(self.inode, self.size);
         if self.buffer == 0 {
+            position.write(self.inode, self.size);
             self.position = Some(position);
             return Ok(());
         }
+        // It is empty until the writer begins: the log may grow by what an earlier run has left.
         self.queue = Some(Queue::create(queue, path, self.buffer)?);
         // The writer opens it anew, and would else not be the only one to hold a file that is rotated away.
         self.file = rustix::fs::open("/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
@@ -147,6 +149,19 @@ impl LogFile {
         if let Some(queue) = &mut self.queue {
             queue.has_writer(started.ok());
         }
+    }
+
+    /// Begins in the file as it is, where no writer has begun yet; else goes on as after a kill.
+    pub(super) fn begin(self, position: PathBuf) -> io::Result<(LogFile, [Mark; 2])> {
+        if std::fs::metadata(&position)?.len() != 0 {
+            return self.adopt(position);
+        }
+        let file = open_alone(&self.path)?;
+        let (inode, size) = inode_and_size(&file)?;
+        let mut log = LogFile { file, inode, size, ..self };
+        log.keep_position(position)?;
+        log.start_compressor();
+        Ok((log, Default::default()))
     }
 
     /// The log as its writer has it, and the queue that it writes it from.
@@ -172,8 +187,8 @@ impl LogFile {
             self.start_writer();
             return Ok((self, marks));
         }
+        let file = if self.is_patient { open_alone(&self.path)? } else { open_append(&self.path)? };
         let left = position::read(&position_path, &self.path, self.next())?;
-        let file = open_append(&self.path)?;
         let (inode, size) = inode_and_size(&file)?;
         // Opened without emptying it: until the next write the old position, with the same log, says the same.
         let mut position = Position::open(position_path)?;
@@ -340,17 +355,21 @@ impl LogFile {
 
     /// Renames only, so a kill in between loses no line.
     fn rotate(&mut self) {
-        match rotation::make_room(&self.path, self.max_file) {
-            Ok(true) => {}
-            Ok(false) => return,
+        let lock = match rotation::make_room(&self.path, self.max_file) {
+            Ok(Some(lock)) => lock,
+            Ok(None) => return,
             Err(error) => {
                 crate::complain!("rotate log {}: {error}; going on in it", self.path.display());
                 return;
             }
-        }
+        };
         match open_append(&self.path) {
             Ok(file) => {
                 self.inode = inode_and_size(&file).map_or(0, |(inode, _)| inode);
+                if self.is_patient {
+                    let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
+                }
+                drop(lock);
                 (self.file, self.size, self.rotated) = (file, 0, true);
                 self.start_compressor();
             }
@@ -369,6 +388,20 @@ fn inode_and_size(file: &OwnedFd) -> io::Result<(u64, u64)> {
 fn open_append(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     Ok(rustix::fs::open(path, flags, Mode::from_raw_mode(0o640))?)
+}
+
+/// Once the writer of an earlier run has done with it, which may be waiting for the disk still.
+fn open_alone(path: &Path) -> io::Result<OwnedFd> {
+    loop {
+        let lock = rotation::lock_folder(path)?;
+        let file = open_append(path)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => drop(lock),
+            Err(error) => return Err(error.into()),
+        }
+        writer::pause();
+    }
 }
 
 #[cfg(test)]

@@ -67,15 +67,16 @@ fn taken(path: &Path, max_file: u32) -> io::Result<BTreeMap<u32, Forms>> {
     Ok(found)
 }
 
-/// Makes the name of the log free. False where a compressor renames right now: to be tried again.
-pub(super) fn make_room(path: &Path, max_file: u32) -> io::Result<bool> {
-    if max_file < 2 {
-        return std::fs::remove_file(path).map(|()| true);
-    }
+/// Makes the name of the log free, and keeps it so as long as the result lives. None where a compressor renames right now:
+/// to be tried again.
+pub(super) fn make_room(path: &Path, max_file: u32) -> io::Result<Option<File>> {
     let dir = File::open(folder(path))?;
     match flock(&dir, FlockOperation::NonBlockingLockExclusive) {
-        Err(Errno::WOULDBLOCK) => return Ok(false),
+        Err(Errno::WOULDBLOCK) => return Ok(None),
         locked => locked?,
+    }
+    if max_file < 2 {
+        return std::fs::remove_file(path).map(|()| Some(dir));
     }
     // A kill in between leaves one number free, which is where the next rotation begins.
     let last = max_file - 1;
@@ -92,7 +93,14 @@ pub(super) fn make_room(path: &Path, max_file: u32) -> io::Result<bool> {
             let _ = std::fs::rename(from, to);
         }
     }
-    std::fs::rename(path, &numbered(path, 1)[0]).map(|()| true)
+    std::fs::rename(path, &numbered(path, 1)[0]).map(|()| Some(dir))
+}
+
+/// Nobody renames meanwhile.
+pub(super) fn lock_folder(path: &Path) -> io::Result<File> {
+    let dir = File::open(folder(path))?;
+    flock(&dir, FlockOperation::LockExclusive)?;
+    Ok(dir)
 }
 
 /// Starts a compressor if there is something to do and none is at it. It complains to `errors`.
@@ -174,8 +182,7 @@ fn gzip(source: &File, result: &File) -> io::Result<()> {
 
 /// Puts the result in the place of what it was made of, if that is still kept.
 fn commit(path: &Path, max_file: u32, source: &File) -> io::Result<()> {
-    let dir = File::open(folder(path))?;
-    flock(&dir, FlockOperation::LockExclusive)?;
+    let _lock = lock_folder(path)?;
     let inode = source.metadata()?.ino();
     let is_it = |name: &Path| name.symlink_metadata().is_ok_and(|found| found.ino() == inode);
     // Rotations have given it higher numbers, if any.
@@ -243,7 +250,7 @@ mod tests {
         let path = dir.path().join("log");
         for n in 0..6 {
             std::fs::write(&path, format!("{n}")).unwrap();
-            assert!(make_room(&path, 4).unwrap());
+            assert!(make_room(&path, 4).unwrap().is_some());
             if n == 3 {
                 compress_here(&path, 4);
                 assert_eq!(names(dir.path()), ["log.1.gz", "log.2.gz", "log.3.gz"]);
@@ -264,14 +271,14 @@ mod tests {
         write("log.1", "c");
         write("log.3", "b");
         write("log", "d");
-        assert!(make_room(&path, 4).unwrap());
+        assert!(make_room(&path, 4).unwrap().is_some());
         assert_eq!(names(dir.path()), ["log.1", "log.2", "log.3"]);
         // Between the rename and the removal of a compression, with half a result of another.
         compress_here(&path, 4);
         write("log.2", "c");
         write("log.gz.tmp", "half");
         write("log", "e");
-        assert!(make_room(&path, 4).unwrap());
+        assert!(make_room(&path, 4).unwrap().is_some());
         assert_eq!(names(dir.path()), ["log.1", "log.2.gz", "log.3", "log.3.gz", "log.gz.tmp"]);
         compress_here(&path, 4);
         assert_eq!(names(dir.path()), ["log.1.gz", "log.2.gz", "log.3.gz"]);
@@ -290,7 +297,7 @@ mod tests {
         let source = File::open(dir.path().join("log.1")).unwrap();
         gzip(&source, &claimed).unwrap();
         std::fs::write(&path, "b").unwrap();
-        assert!(make_room(&path, 2).unwrap());
+        assert!(make_room(&path, 2).unwrap().is_some());
         commit(&path, 2, &source).unwrap();
         assert_eq!(std::fs::read_to_string(dir.path().join("log.1")).unwrap(), "b");
         drop(claimed);
@@ -298,7 +305,7 @@ mod tests {
         let folder = File::open(folder(&path)).unwrap();
         flock(&folder, FlockOperation::LockExclusive).unwrap();
         std::fs::write(&path, "c").unwrap();
-        assert!(!make_room(&path, 2).unwrap());
+        assert!(make_room(&path, 2).unwrap().is_none());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "c");
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! Standard input is the state of the log, as it is handed to a new binary; standard error is a socket to the shim. The
 //! end of that is the end of the shim: what is in the queue is written then, and the writer ends. One that follows waits
-//! for the queue's lock, and goes on in the log as a shim that adopts does.
+//! for the queue's lock, and goes on in the log as a shim that adopts does. One of the container's next run waits for the
+//! lock of the log: a disk that is stuck may outlast a container, and the order of its lines is kept.
 
 use super::queue::{self, Entry, FIRST, Head};
 use super::{LogFile, Mark};
@@ -19,8 +20,8 @@ use std::time::Duration;
 
 /// Bytes of the queue that are read at once.
 const CHUNK: usize = 128 << 10;
-/// How long a full disk is left alone.
-const PAUSE: Duration = Duration::from_millis(500);
+/// How long a full disk, or an earlier writer, is left alone.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Starts one for a log; the shim's end of the socket.
 pub(super) fn start(log: &LogFile) -> io::Result<OwnedFd> {
@@ -44,7 +45,7 @@ pub(crate) fn run() -> io::Result<()> {
     let file = queue::open(&queue.path, OFlags::empty())?;
     // The one before.
     rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
-    let (mut log, marks) = log.adopt(queue.position)?;
+    let (mut log, marks) = log.begin(queue.position)?;
     let mut reader = Reader { file, at: queue::reached(marks), given_back: FIRST, limit: queue.limit };
     let mut has_shim = true;
     loop {
@@ -80,7 +81,7 @@ fn listen() -> bool {
     }
 }
 
-/// Leaves a disk that takes nothing alone for a while; with the shim's end, what is in the queue is another writer's.
+/// Leaves what cannot be helped alone for a while; with the shim's end, what is in the queue is another writer's.
 pub(super) fn pause() {
     let socket = io::stderr();
     let mut fds = [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::empty())];
