@@ -156,10 +156,12 @@ impl LogFile {
         if std::fs::metadata(&position)?.len() != 0 {
             return self.adopt(position);
         }
+        // Its name may be gone when the log is free.
+        let position = Position::create(position)?;
         let file = open_alone(&self.path)?;
         let (inode, size) = inode_and_size(&file)?;
-        let mut log = LogFile { file, inode, size, ..self };
-        log.keep_position(position)?;
+        position.write(inode, size);
+        let log = LogFile { file, inode, size, position: Some(position), ..self };
         log.start_compressor();
         Ok((log, Default::default()))
     }
@@ -400,7 +402,7 @@ fn open_alone(path: &Path) -> io::Result<OwnedFd> {
             Err(Errno::WOULDBLOCK | Errno::INTR) => drop(lock),
             Err(error) => return Err(error.into()),
         }
-        writer::pause();
+        std::thread::sleep(writer::PAUSE);
     }
 }
 

@@ -455,7 +455,7 @@ impl Queue {
         if !self.is_logged() {
             let waits = self.waiting();
             crate::complain!(
-                "{}: {waits} bytes wait for the log's disk, and for nobody else",
+                "{}: {waits} bytes are not in the log yet, and nobody waits for them",
                 self.path.display()
             );
         }

@@ -21,7 +21,7 @@ use std::time::Duration;
 /// Bytes of the queue that are read at once.
 const CHUNK: usize = 128 << 10;
 /// How long a full disk, or an earlier writer, is left alone.
-const PAUSE: Duration = Duration::from_millis(200);
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
 
 /// Starts one for a log; the shim's end of the socket.
 pub(super) fn start(log: &LogFile) -> io::Result<OwnedFd> {
@@ -81,7 +81,7 @@ fn listen() -> bool {
     }
 }
 
-/// Leaves what cannot be helped alone for a while; with the shim's end, what is in the queue is another writer's.
+/// Leaves a disk that takes nothing alone for a while; with the shim's end, what is in the queue is another writer's.
 pub(super) fn pause() {
     let socket = io::stderr();
     let mut fds = [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::empty())];
