@@ -15,8 +15,10 @@ use proto::task::gantry::{Descriptor, DescriptorsRequest, DescriptorsResponse};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 /// How often an adoption is tried: the one that adopts may be killed too.
@@ -51,17 +53,18 @@ impl Tasks {
     }
 
     async fn adopt_once(&self, shim: &Shim) -> Result<()> {
+        let earlier = shim.earlier.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let sharing = self.sharing(shim);
         if sharing.is_empty() {
             let kept = shim.kept.lock().await;
-            self.adopt_bundle(&shim.bundle, &kept).await?;
+            self.adopt_bundle(&shim.bundle, earlier.as_deref(), &kept).await?;
         } else {
             // One shim adopts the whole group, and needs what is kept of each.
             let mut kept = copy(&*shim.kept.lock().await);
             for other in sharing {
                 kept.append(&mut copy(&*other.kept.lock().await));
             }
-            self.adopt_bundle(&shim.bundle, &kept).await?;
+            self.adopt_bundle(&shim.bundle, earlier.as_deref(), &kept).await?;
         }
         let bootstrap = shim.bundle.bootstrap().ok_or_else(|| Error::not_found("bootstrap.json"))?;
         shim.reconnect(&bootstrap).await?;
@@ -73,7 +76,12 @@ impl Tasks {
     }
 
     /// Runs `adopt`; `kept` stays open meanwhile.
-    pub(super) async fn adopt_bundle(&self, bundle: &Bundle, kept: &Kept) -> Result<()> {
+    pub(super) async fn adopt_bundle(
+        &self,
+        bundle: &Bundle,
+        earlier: Option<&File>,
+        kept: &Kept,
+    ) -> Result<()> {
         if !bundle.can_be_adopted() {
             return Err(Error::not_found("the state of its shim"));
         }
@@ -81,7 +89,7 @@ impl Tasks {
         let descriptors: BTreeMap<&str, i32> =
             kept.iter().map(|(name, fd)| (&**name, fd.as_raw_fd())).collect();
         let json = serde_json::json!({"process": std::process::id(), "descriptors": descriptors});
-        self.launcher.adopt(&binary, bundle, json.to_string().as_bytes()).await?;
+        self.launcher.adopt(&binary, earlier, bundle, json.to_string().as_bytes()).await?;
         tracing::info!(namespace = bundle.namespace, id = bundle.id, "a task was adopted");
         Ok(())
     }
@@ -153,8 +161,7 @@ impl Shim {
     }
 
     async fn duplicate(&self, before: &mut Kept) -> Result<Kept> {
-        let response: DescriptorsResponse =
-            self.control("Descriptors", &DescriptorsRequest {}, shim::STATE).await?;
+        let response: DescriptorsResponse = self.control("Descriptors", &DescriptorsRequest {}).await?;
         let pid = Pid::from_raw(response.process).ok_or_else(|| Error::invalid("a shim without a pid"))?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).step(|| "open the shim's process")?;
         // A group's shim names those of its other tasks too.

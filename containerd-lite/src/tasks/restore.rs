@@ -64,7 +64,7 @@ impl Tasks {
             return self.undo_unfinished(bundle, &binary).await;
         }
         let mut connected = connect(bundle).await;
-        if connected.is_err() && self.adopt_bundle(bundle, &Kept::default()).await.is_ok() {
+        if connected.is_err() && self.adopt_bundle(bundle, None, &Kept::default()).await.is_ok() {
             connected = connect(bundle).await;
         }
         match connected {

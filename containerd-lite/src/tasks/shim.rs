@@ -11,6 +11,8 @@ use proto::task::api::{DeleteResponse, ShutdownRequest, StateRequest, StateRespo
 use proto::task::bootstrap::BootstrapResult;
 use proto::task::types::RuntimeInfo;
 use proto::task::{CONTROL_SERVICE, SERVICE_V2, SERVICE_V3};
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -27,7 +29,7 @@ const DELETE_BINARY: Duration = Duration::from_secs(10);
 const INFO_BINARY: Duration = Duration::from_secs(5);
 /// Reconnecting to a shim after a restart.
 pub(super) const LOAD: Duration = Duration::from_secs(5);
-pub(super) const STATE: Duration = Duration::from_secs(2);
+const STATE: Duration = Duration::from_secs(2);
 /// Create and Start run the runtime with its hooks.
 pub(super) const LIFECYCLE: Duration = Duration::from_secs(120);
 /// Delete waits for the rest of the output, up to 10 s, and runs the runtime.
@@ -56,6 +58,8 @@ pub(super) struct Shim {
     pub(super) life: watch::Sender<Life>,
     /// What the next shim is to be given, if this one is killed.
     pub(super) kept: tokio::sync::Mutex<Kept>,
+    /// The binary that it ran before it was asked to become another: the next shim's, if this one ends over that.
+    pub(super) earlier: Mutex<Option<Arc<File>>>,
     version: AtomicI32,
     pub(super) pid: AtomicU32,
     /// Somebody takes the task down in good order; the end of the connection is no accident.
@@ -173,9 +177,17 @@ impl Launcher {
     }
 
     /// `adopt`: a new shim in the place of one that was killed. `kept` is what it needs of ours.
-    pub(super) async fn adopt(&self, binary: &Path, bundle: &Bundle, kept: &[u8]) -> Result<()> {
-        let mut command = self.command(binary, Some(bundle));
-        command.arg("adopt");
+    /// It is executed from `earlier`, where that is given.
+    pub(super) async fn adopt(
+        &self,
+        binary: &Path,
+        earlier: Option<&File>,
+        bundle: &Bundle,
+        kept: &[u8],
+    ) -> Result<()> {
+        let held = earlier.map(|file| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())));
+        let mut command = self.command(held.as_deref().unwrap_or(binary), Some(bundle));
+        command.arg0(binary).arg("adopt");
         run(command, kept, Output::Combined, START_BINARY).await.map(drop)
     }
 
@@ -284,6 +296,7 @@ impl Shim {
             client: Mutex::new(Arc::new(client)),
             life: watch::Sender::new(Life::default()),
             kept: Default::default(),
+            earlier: Mutex::default(),
             version: AtomicI32::new(bootstrap.version),
             pid: AtomicU32::new(0),
             deleting: AtomicBool::new(false),
@@ -362,11 +375,19 @@ impl Shim {
         &self,
         method: &str,
         request: &Q,
-        deadline: Duration,
     ) -> Result<A> {
-        let (client, namespace) = (self.client(), &self.bundle.namespace);
-        let answer = client.call(namespace, CONTROL_SERVICE, method, request, Some(deadline)).await;
+        let answer = self.ask_control(method, request, STATE).await;
         answer.map_err(|failure| self.error(method, failure))
+    }
+
+    pub(super) async fn ask_control<Q: Message, A: Message + Default>(
+        &self,
+        method: &str,
+        request: &Q,
+        deadline: Duration,
+    ) -> Result<A, Failure> {
+        let (client, namespace) = (self.client(), &self.bundle.namespace);
+        client.call(namespace, CONTROL_SERVICE, method, request, Some(deadline)).await
     }
 
     pub(super) fn error(&self, method: &str, failure: Failure) -> Error {

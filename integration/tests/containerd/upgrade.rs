@@ -179,6 +179,44 @@ fn a_broken_binary_leaves_the_earlier_one_running() {
     daemon.assert_nothing_left();
 }
 
+/// One that understands the state when asked, and then ends: the shim is followed by another with its earlier binary, and
+/// no other is put at risk.
+#[test]
+fn a_binary_that_ends_over_the_upgrade_costs_no_container() {
+    let setup = Setup::new(&[]);
+    let daemon = &setup.daemon;
+    let ids = ["one", "two"];
+    ids.iter().for_each(|id| drop(daemon.ctr_ok(&setup.run(&["-d"], id, "sleep 1000; exit 1"))));
+    let shims = || ids.map(|id| setup.pid_of_shim(id));
+    let before = shims();
+    setup.install_script(
+        "#!/bin/sh\nfor word; do [ $word = -check-state ] && echo understood && exit; done\nexit 1\n",
+    );
+    let said = setup.request();
+    assert!(said.contains("a shim has ended over its upgrade: the others are not upgraded"), "{said}");
+    assert!(said.contains("is_followed=true") && said.contains("upgraded=0 kept=1 current=0"), "{said}");
+    let after = shims();
+    let changed = before.iter().zip(&after).filter(|(before, after)| before != after);
+    assert_eq!(changed.count(), 1, "{before:?} {after:?}");
+    let works = || {
+        for id in ids {
+            let exec = ["tasks", "exec", "--exec-id", "e1", id, "/bin/echo", "in"];
+            assert_eq!(daemon.ctr_ok(&exec), "in\n");
+        }
+    };
+    works();
+    setup.install();
+    let said = setup.request();
+    assert!(said.contains("upgraded=2 kept=0 current=0"), "{said}");
+    assert_eq!(shims(), after);
+    works();
+    for id in ids {
+        daemon.ctr_ok(&["tasks", "rm", "-f", id]);
+        daemon.ctr_ok(&["containers", "rm", id]);
+    }
+    daemon.assert_nothing_left();
+}
+
 /// What a daemon does when it starts, and how it is told not to.
 #[test]
 fn a_start_exchanges_shims_where_it_is_asked_to() {
