@@ -71,6 +71,9 @@ pub(crate) struct Shim {
     pub(crate) answers: Vec<(ReplyTo, Answer)>,
     /// A client asked for the end, and no container is left.
     pub(crate) shutdown: bool,
+    /// Who did, and is answered when the last event is taken.
+    #[serde(default)]
+    askers: Vec<ReplyTo>,
     #[serde(default)]
     sandbox: Option<sandbox::Sandbox>,
     pub(crate) processes: BTreeMap<Handle, Process>,
@@ -229,6 +232,7 @@ impl Shim {
             publisher,
             answers: Vec::new(),
             shutdown: false,
+            askers: Vec::new(),
             sandbox: None,
             processes: BTreeMap::new(),
             containers: BTreeMap::new(),

@@ -64,8 +64,12 @@ pub(crate) fn serve(state: &mut State, signals: &OwnedFd) -> std::io::Result<()>
         shim.publisher.advance();
         if shim.shutdown {
             let until = *flush_until.get_or_insert_with(|| Instant::now() + FLUSH);
-            if (shim.publisher.is_empty() || Instant::now() >= until) && connections.all_sent() {
-                return Ok(());
+            if shim.publisher.is_empty() || Instant::now() >= until {
+                shim.answer_shutdown();
+                connections.send(shim);
+                if connections.all_sent() {
+                    return Ok(());
+                }
             }
         } else {
             flush_until = None;

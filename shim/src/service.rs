@@ -50,7 +50,7 @@ fn dispatch(shim: &mut Shim, request: &Request, reply: ReplyTo) -> Result<Handle
         "Connect" => Ok(shim.connect(&decode::<api::ConnectRequest>(request)?.id)),
         "Shutdown" => {
             decode::<api::ShutdownRequest>(request)?;
-            Ok(shim.shut_down())
+            Ok(shim.shut_down(reply))
         }
         method => unimplemented(format!("method {method} of {}: not implemented", request.service)),
     }

@@ -431,7 +431,7 @@ fn events_come_in_order() {
             topics.retain(|topic| topic != "delete");
             want.retain(|topic| *topic != "delete");
         }
-        assert_eq!(topics, want, "{below:?}");
+        assert_eq!(topics, want, "{below:?}: {heard}");
         assert!(heard.contains("\"exit_status\":5"), "{below:?}: {heard}");
         drop(events);
         stack.daemon.assert_nothing_left();

@@ -57,6 +57,7 @@ impl Shim {
         self.calls.clear();
         self.early_exits.clear();
         self.shutdown = false;
+        self.askers.clear();
         self.sandbox.iter_mut().for_each(super::sandbox::Sandbox::adopt);
         self.changed = true;
         for process in self.processes.values_mut() {

@@ -79,6 +79,7 @@ impl Shim {
             )));
         }
         self.shutdown = false;
+        self.answer_shutdown();
         let options =
             CreateOptions::from_any(request.options.as_ref())?.unwrap_or_else(|| self.defaults.clone());
         let runtime = Runtime::new(&options.runtime, &self.namespace);

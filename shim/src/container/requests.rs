@@ -176,9 +176,21 @@ impl Shim {
     }
 
     /// Ignored while containers are left, or a sandbox that may get some.
-    pub(crate) fn shut_down(&mut self) -> Handled {
+    pub(crate) fn shut_down(&mut self, reply: ReplyTo) -> Handled {
         self.shutdown = self.containers.is_empty() && !self.has_sandbox();
-        Handled::Now(Vec::new())
+        if !self.shutdown {
+            return Handled::Now(Vec::new());
+        }
+        // A daemon that has the answer runs `delete`, which would tell an event on its way once more.
+        self.askers.push(reply);
+        Handled::Later
+    }
+
+    /// The events are with the daemon, or it does not take them; or the end is off.
+    pub(crate) fn answer_shutdown(&mut self) {
+        for reply in std::mem::take(&mut self.askers) {
+            self.answer(reply, Ok(Vec::new()));
+        }
     }
 
     /// Starts a runtime command whose end is answered to `reply`.
