@@ -179,8 +179,11 @@ fn a_broken_binary_leaves_the_earlier_one_running() {
     daemon.assert_nothing_left();
 }
 
-/// One that understands the state when asked, and then ends: the shim is followed by another with its earlier binary, and
-/// no other is put at risk.
+/// A binary that understands the state when asked, and then ends.
+const ENDS: &str =
+    "#!/bin/sh\nfor word; do [ $word = -check-state ] && echo understood && exit; done\nexit 1\n";
+
+/// The shim is followed by another with its earlier binary, and no other is put at risk.
 #[test]
 fn a_binary_that_ends_over_the_upgrade_costs_no_container() {
     let setup = Setup::new(&[]);
@@ -189,9 +192,7 @@ fn a_binary_that_ends_over_the_upgrade_costs_no_container() {
     ids.iter().for_each(|id| drop(daemon.ctr_ok(&setup.run(&["-d"], id, "sleep 1000; exit 1"))));
     let shims = || ids.map(|id| setup.pid_of_shim(id));
     let before = shims();
-    setup.install_script(
-        "#!/bin/sh\nfor word; do [ $word = -check-state ] && echo understood && exit; done\nexit 1\n",
-    );
+    setup.install_script(ENDS);
     let said = setup.request();
     assert!(said.contains("a shim has ended over its upgrade: the others are not upgraded"), "{said}");
     assert!(said.contains("is_followed=true") && said.contains("upgraded=0 kept=1 current=0"), "{said}");
@@ -210,6 +211,53 @@ fn a_binary_that_ends_over_the_upgrade_costs_no_container() {
     assert!(said.contains("upgraded=2 kept=0 current=0"), "{said}");
     assert_eq!(shims(), after);
     works();
+    for id in ids {
+        daemon.ctr_ok(&["tasks", "rm", "-f", id]);
+        daemon.ctr_ok(&["containers", "rm", id]);
+    }
+    daemon.assert_nothing_left();
+}
+
+/// Containers of a group have one shim, which is exchanged once for all of them; and when it ends over that, the one that
+/// follows has them all.
+#[test]
+fn the_shim_of_a_group_is_exchanged_with_all_its_containers() {
+    const GROUP: [&str; 2] = ["--annotation", "io.containerd.runc.v2.group=pod"];
+    let setup = Setup::new(&[]);
+    let daemon = &setup.daemon;
+    let ids = ["one", "two", "three"];
+    let flags = [&["-d"], &GROUP[..]].concat();
+    ids.iter().for_each(|id| drop(daemon.ctr_ok(&setup.run(&flags, id, "sleep 1000; exit 1"))));
+    let task = |id: &str| {
+        let state = api::StateRequest { id: id.to_owned(), ..Default::default() };
+        let state: api::StateResponse = TaskApi::connect(&daemon.bundle(id)).ok("State", &state);
+        (state.pid, state.status)
+    };
+    let (shim, tasks) = (setup.pid_of_shim("one"), ids.map(task));
+    let works = |shim: i32| {
+        assert_eq!(ids.map(|id| setup.pid_of_shim(id)), [shim; 3]);
+        assert_eq!(ids.map(task), tasks);
+        for id in ids {
+            let exec = ["tasks", "exec", "--exec-id", "e1", id, "/bin/echo", "in"];
+            assert_eq!(daemon.ctr_ok(&exec), "in\n");
+        }
+    };
+    works(shim);
+    setup.install();
+    let said = setup.request();
+    assert!(said.contains("upgraded=1 kept=0 current=0"), "{said}");
+    assert!(setup.is_current("one"));
+    works(shim);
+    setup.install_script(ENDS);
+    let said = setup.request();
+    assert!(said.contains("is_followed=true") && said.contains("upgraded=0 kept=1 current=0"), "{said}");
+    let follower = setup.pid_of_shim("one");
+    assert_ne!(follower, shim);
+    works(follower);
+    setup.install();
+    let said = setup.request();
+    assert!(said.contains("upgraded=1 kept=0 current=0"), "{said}");
+    works(follower);
     for id in ids {
         daemon.ctr_ok(&["tasks", "rm", "-f", id]);
         daemon.ctr_ok(&["containers", "rm", id]);
