@@ -8,7 +8,8 @@ use std::path::Path;
 /// What a process holds.
 #[derive(Debug)]
 struct Held {
-    /// KiB that it has written to: the pages of the program come from its file as they are used.
+    /// KiB of its own: heap, stack and written data. What is called dirty counts pages of the program as well, for as
+    /// long as the disk does not have a binary that was just built.
     memory: u64,
     descriptors: usize,
     threads: usize,
@@ -20,7 +21,7 @@ impl Held {
     fn by(pid: i32, bundle: &Path) -> Held {
         let entries = |path: &str| std::fs::read_dir(format!("/proc/{pid}/{path}")).expect("it runs").count();
         let maps = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("it runs");
-        let own = maps.lines().filter(|line| line.starts_with("Private_Dirty:"));
+        let own = maps.lines().filter(|line| line.starts_with("Anonymous:"));
         let kib = own.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
         Held {
             memory: kib.sum(),
@@ -56,6 +57,9 @@ fn exec(shim: &mut TaskApi, number: usize, output: &str) {
 #[test]
 fn many_calls_leave_nothing_behind() {
     const CALLS_OF_AN_EXEC: usize = 9;
+    // A daemon that has no time for a moment lets events queue up, and the heap stays as large as the longest queue and
+    // the state with it: once. What the shim does not give back grows in every round.
+    const ROUNDS: usize = 3;
     let calls: usize =
         std::env::var("GANTRY_SHIM_CALLS").ok().and_then(|calls| calls.parse().ok()).unwrap_or(4000);
     let execs = calls / CALLS_OF_AN_EXEC;
@@ -75,13 +79,19 @@ fn many_calls_leave_nothing_behind() {
     let early = execs / 10;
     (0..early).for_each(|number| exec(&mut shim, number, &output));
     wait_for(settled, || daemon.log());
-    let before = Held::by(pid, &bundle);
-    (early..execs).for_each(|number| exec(&mut shim, number, &output));
-    wait_for(settled, || daemon.log());
-    let after = Held::by(pid, &bundle);
-    eprintln!("{calls} calls: from {before:?} to {after:?}");
-    assert_eq!((after.descriptors, after.threads, after.files), (before.descriptors, 1, before.files));
-    assert!(after.memory <= before.memory + 64, "from {before:?} to {after:?}");
+    let (mut before, mut first) = (Held::by(pid, &bundle), early);
+    let grows = (0..ROUNDS).all(|_| {
+        let next = first + execs - early;
+        (first..next).for_each(|number| exec(&mut shim, number, &output));
+        wait_for(settled, || daemon.log());
+        let after = Held::by(pid, &bundle);
+        eprintln!("{calls} calls: from {before:?} to {after:?}");
+        assert_eq!((after.descriptors, after.threads, after.files), (before.descriptors, 1, before.files));
+        let has_grown = after.memory > before.memory + 16;
+        (before, first) = (after, next);
+        has_grown
+    });
+    assert!(!grows, "more memory in each of {ROUNDS} rounds");
     drop(shim);
     daemon.ctr_ok(&["task", "kill", "-s", "KILL", "g1"]);
     wait_for(|| daemon.ctr_ok(&["task", "ls"]).contains("STOPPED"), || daemon.log());
