@@ -50,7 +50,9 @@ release: ## the five programs, release build, in target/release (rung and the sh
 	cargo rustc --release -p shim --bin containerd-shim-gantry-v2 -- $(STATIC)
 	cargo rustc --release $(SMALL) -p runtime --bin rung -- $(STATIC)
 
-test-vm: ## the runtime's tests on an emulated machine with pure cgroup v2, systemd and every capability (minutes)
+test-vm: ## the runtime's and the shim's tests on an emulated machine with pure cgroup v2, systemd and every capability (minutes)
+	cargo build -p containerd-lite
+	$(BUILD_SHIM)
 	$(BUILD_RUNTIME)
 	GANTRY_BIN_DIR=$(DEBUG) integration/vm/test.sh
 

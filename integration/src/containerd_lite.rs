@@ -334,6 +334,8 @@ impl Daemon {
     /// Where runtimes keep the state, and the kernel the cgroups, of this namespace's containers.
     fn runtime_folders(&self) -> Vec<PathBuf> {
         let mut all = vec![PathBuf::from("/run/containerd/runc"), PathBuf::from("/run/rung")];
+        // Version 1 has a hierarchy in each folder, version 2 the one above them.
+        all.push(PathBuf::from(CGROUPS));
         all.extend(folders(Path::new(CGROUPS)));
         all.iter().map(|folder| folder.join(&self.namespace)).collect()
     }

@@ -16,5 +16,6 @@ pub mod runtime;
 pub mod spec_schema;
 #[allow(unsafe_code)]
 mod sys;
+pub mod systemd;
 pub mod task_api;
 pub mod terminal;

@@ -1,33 +1,11 @@
 //! Cgroups that systemd manages. Only where it runs and the hierarchy is v2, as in the machine of `make test-vm`.
 
-use std::path::Path;
 use std::process::Command;
 
 use integration::bundle::Bundle;
 use integration::runtime::{Runtime, finish, text};
+use integration::systemd::{is_loaded, is_there, show};
 use serde_json::json;
-
-fn is_there() -> bool {
-    let there =
-        Path::new("/run/systemd/private").exists() && Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
-    if !there {
-        eprintln!("skipped: no systemd with cgroup v2 here (make test-vm has one)");
-    }
-    there
-}
-
-/// Properties of a unit, as systemd shows them.
-fn show(unit: &str, property: &str) -> String {
-    let output = Command::new("systemctl")
-        .args(["show", "-p", property, "--value", unit])
-        .output()
-        .expect("systemctl");
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
-}
-
-fn is_loaded(unit: &str) -> bool {
-    show(unit, "ActiveState") == "active"
-}
 
 fn call(rt: &Runtime, words: &[&str]) -> integration::runtime::Run {
     rt.call(&[&["--systemd-cgroup"], words].concat())
