@@ -19,7 +19,7 @@
 //! byte of output. So no lock exists, and a slow client or a stuck runtime delays only its own answer.
 //!
 //! It is one static binary with std. Of an idle shim 160 KiB are its own (76 heap, 44 stack, 28 data, 12 zeroed), the rest is
-//! code that all shims share: 207 KiB each of 100. A resident part without std would be some 22 KiB and its state. That is
+//! code that all shims share: some 210 KiB each of 100. A resident part without std would be some 22 KiB and its state. That is
 //! not worth its price: a second program with its own allocator, ttrpc and protobuf, and a handover of all that lives
 //! between the two for every request, to save 14 MB of memory on a machine with 100 containers.
 //!
