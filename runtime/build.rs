@@ -7,6 +7,13 @@ use std::fmt::Write;
 mod shared {
     include!("src/seccomp/hash.rs");
 
+    /// Both halves of a 64-bit number, the second going on where `before` ended.
+    pub(super) fn wide(bytes: &[u8], before: u64) -> u64 {
+        let whole = [&before.to_le_bytes(), bytes].concat();
+        let backwards: Vec<u8> = whole.iter().rev().copied().collect();
+        u64::from(hash(&whole)) << 32 | u64::from(hash(&backwards))
+    }
+
     pub(super) fn slot(name: &str) -> usize {
         hash(name.as_bytes()) as usize
     }
@@ -14,6 +21,9 @@ mod shared {
 
 /// A power of two well above the number of names.
 const SLOTS: usize = 2048;
+
+/// What decides on the program that a profile becomes.
+const COMPILER: [&str; 3] = ["src/seccomp/compile.rs", "src/seccomp/mod.rs", "src/seccomp/numbers.rs"];
 
 /// Written for a call that an architecture does not have.
 const NONE: u16 = u16::MAX;
@@ -93,6 +103,12 @@ fn main() {
         writeln!(text, "    ({name:?}, {numbers:?}),").expect("writing to a string cannot fail");
     }
     text.push_str("];\n");
+    let compiler = COMPILER.iter().fold(shared::wide(text.as_bytes(), 0), |hash, file| {
+        println!("cargo::rerun-if-changed={file}");
+        shared::wide(&std::fs::read(file).expect("a source file"), hash)
+    });
+    writeln!(text, "/// Which compiler this is: changes with its source and this table.").expect("as above");
+    writeln!(text, "pub(super) const COMPILER: u64 = {compiler};").expect("as above");
     let out = std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR");
     std::fs::write(std::path::Path::new(&out).join("syscall_numbers.rs"), text).expect("OUT_DIR is writable");
     println!("cargo::rerun-if-changed=build.rs");

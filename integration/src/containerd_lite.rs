@@ -372,7 +372,11 @@ impl Daemon {
         let tasks = [self.state(), self.root()].map(|folder| folder.join("io.containerd.runtime.v2.task"));
         let task_folders =
             tasks.iter().flat_map(|tasks| folders(tasks)).flat_map(|namespace| folders(&namespace));
-        let runtime_folders = self.runtime_folders().into_iter().flat_map(|folder| folders(&folder));
+        let runtime_folders = self
+            .runtime_folders()
+            .into_iter()
+            .flat_map(|folder| leaks::in_state(&folder))
+            .filter(|path| path.is_dir());
         // crun keeps one for all its containers.
         let runtime_folders = runtime_folders.filter(|folder| !folder.ends_with(".empty-directory"));
         left.extend(task_folders.chain(runtime_folders).map(|path| format!("folder {}", path.display())));

@@ -104,9 +104,8 @@ impl Dockerd {
         wait_for(|| left().is_empty(), || format!("left behind: {:#?}\n{}", left(), self.log()));
         let state = self.dir.join("docker-exec");
         for folder in ["runtime-rung/moby", "runtime-runc/moby", "netns", "containerd/daemon/moby"] {
-            let entries = std::fs::read_dir(state.join(folder)).into_iter().flatten().flatten();
-            let entries: Vec<_> = entries.map(|entry| entry.path()).collect();
-            assert!(entries.is_empty(), "left behind: {entries:?}");
+            let left = leaks::in_state(&state.join(folder));
+            assert!(left.is_empty(), "left behind: {left:?}");
         }
     }
 

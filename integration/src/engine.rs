@@ -419,8 +419,8 @@ impl Engine {
         let marks = [&format!("/{}/", self.cgroup)[..], self.mark()];
         left.extend(leaks::find(&marks).iter().filter(of_containers).cloned());
         for folder in ["exec/netns", "exec/containers", "exec/rung/gantry", "data/containers"] {
-            let entries = std::fs::read_dir(self.path(folder)).into_iter().flatten().flatten();
-            left.extend(entries.map(|entry| format!("file {}", entry.path().display())));
+            let files = leaks::in_state(&self.path(folder));
+            left.extend(files.iter().map(|path| format!("file {}", path.display())));
         }
         let links = self.in_netns().args(["ip", "-o", "link"]).output().expect("list links");
         let links = String::from_utf8_lossy(&links.stdout).into_owned();

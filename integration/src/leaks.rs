@@ -4,7 +4,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Mounts, cgroups and processes that carry one of the marks (a container's id, a bundle's path).
@@ -22,6 +22,27 @@ pub fn find(marks: &[&str]) -> Vec<String> {
         }
     }
     found
+}
+
+/// What rung has left in its state directory, the filters apart that it keeps by profile for the next container.
+pub fn in_state(root: &Path) -> Vec<PathBuf> {
+    const MOST_FILTERS: usize = 64;
+    let mut left = entries(root);
+    if let Some(place) = left.iter().position(|path| path.ends_with("@seccomp")) {
+        let filters = entries(&left.swap_remove(place));
+        let is_hash = |path: &PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+        };
+        if filters.len() > MOST_FILTERS || !filters.iter().all(is_hash) {
+            left.extend(filters);
+        }
+    }
+    left
+}
+
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
 /// What has ended may wait for a slow pid 1 to take notice of it.

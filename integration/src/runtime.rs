@@ -160,7 +160,7 @@ impl Runtime {
         marks.push(text(bundle.path()));
         let found = leaks::find(&marks);
         assert!(found.is_empty(), "left behind: {found:#?}");
-        let state: Vec<_> = std::fs::read_dir(self.root.path()).expect("state directory").flatten().collect();
+        let state = leaks::in_state(self.root.path());
         assert!(state.is_empty(), "left behind: {state:?}");
     }
 }

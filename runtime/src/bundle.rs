@@ -1,12 +1,12 @@
 //! A bundle's config.json, with everything refusable refused before anything is made.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::cgroup::devices;
 use crate::error::{Error, Result, Step};
 use crate::setup;
-use crate::spec::{Linux, Process, Spec};
+use crate::spec::{Linux, Process, Seccomp, Spec};
 
 /// No sane config.json comes near this.
 const LARGEST_CONFIG: u64 = 16 << 20;
@@ -27,7 +27,7 @@ pub(crate) fn load(path: &str) -> Result<Bundle> {
     if !rootfs.is_dir() {
         return Err(Error::invalid(format!("root file system {} is not a directory", rootfs.display())));
     }
-    if rootfs == std::path::Path::new("/") {
+    if rootfs == Path::new("/") {
         return Err(Error::invalid("the root file system of a container may not be the host's /"));
     }
     let text = |path: PathBuf| {
@@ -54,6 +54,21 @@ pub(crate) fn read_document<T: serde::de::DeserializeOwned>(path: PathBuf) -> Re
         };
         Error::invalid(format!("parse {}: {reason}", path.display()))
     })
+}
+
+/// Where in config.json `linux.seccomp` is not what it should be: its text by itself knows no line of the document.
+pub(crate) fn misread_seccomp(path: &str) -> Option<Error> {
+    #[derive(serde::Deserialize)]
+    struct Document {
+        #[serde(rename = "linux")]
+        _linux: Section,
+    }
+    #[derive(serde::Deserialize)]
+    struct Section {
+        #[serde(rename = "seccomp")]
+        _seccomp: Option<Seccomp>,
+    }
+    read_document::<Document>(Path::new(path).join("config.json")).err()
 }
 
 pub(crate) fn validate(spec: &Spec) -> Result<()> {

@@ -21,7 +21,7 @@ pub fn config(bytes: &[u8]) {
         let _ = setup::devices::plan(&linux.devices, &steps, false);
     }
     if let Some(profile) = &linux.seccomp {
-        judge(profile);
+        seccomp(profile.get().as_bytes());
     }
 }
 
@@ -31,8 +31,8 @@ pub fn seccomp(bytes: &[u8]) {
         judge(&profile);
     }
     // What lies beside state.json.
-    if let Ok(filter) = seccomp::Filter::from_bytes(bytes) {
-        assert_eq!(filter.to_bytes(), bytes);
+    if let Ok(filter) = seccomp::cache::from_bytes(bytes) {
+        assert!(!filter.program.is_empty());
     }
 }
 
@@ -42,7 +42,7 @@ fn judge(profile: &spec::Seccomp) {
     const JUMP: u16 = 0x05;
     const CONDITIONAL: [u16; 3] = [0x15, 0x25, 0x35];
     const LONGEST: usize = 4096;
-    let Ok(filter) = seccomp::plan(profile) else { return };
+    let Ok(filter) = seccomp::filter(profile) else { return };
     let program: &[Instruction] = &filter.program;
     assert!(!program.is_empty() && program.len() <= LONGEST, "{} instructions", program.len());
     assert!(program.last().is_some_and(|last| last.code == RETURN), "the last instruction is no return");

@@ -260,7 +260,8 @@ pub(crate) struct Linux {
     pub(crate) namespaces: Vec<Namespace>,
     #[serde(deserialize_with = "null_default")]
     pub(crate) devices: Vec<Device>,
-    pub(crate) seccomp: Option<Seccomp>,
+    /// A [`Seccomp`], which is read only where its filter is not known yet.
+    pub(crate) seccomp: Option<Box<serde_json::value::RawValue>>,
     #[serde(deserialize_with = "null_default")]
     pub(crate) rootfs_propagation: String,
     #[serde(deserialize_with = "null_default")]

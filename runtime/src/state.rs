@@ -3,7 +3,7 @@
 //! - `state.json`: this module's [`Record`], replaced atomically; written once before anything of the container
 //!   exists (so that `delete --force` finds what a killed `create` left) and again with its pid;
 //! - `exec.fifo`: the gate between create and start, see [`crate::spawn::gate`];
-//! - `seccomp.bpf`: the container's filter, ready for exec;
+//! - `seccomp.bpf`: the container's filter, ready for exec, see [`crate::seccomp::cache`];
 //! - `notify/notify.sock`: where the container says that it is ready, if its caller wants to know.
 //!
 //! The directory itself carries the lock. Nobody else touches these files.
@@ -174,20 +174,17 @@ impl StateDir {
         self.path.join("seccomp.bpf")
     }
 
+    /// Of all containers of this root, see [`crate::seccomp::cache`].
+    pub(crate) fn filters(&self) -> PathBuf {
+        self.path.with_file_name("@seccomp")
+    }
+
     pub(crate) fn notify_directory(&self) -> PathBuf {
         self.path.join("notify")
     }
 
     pub(crate) fn notify_socket(&self) -> PathBuf {
         self.notify_directory().join("notify.sock")
-    }
-
-    pub(crate) fn write_seccomp(&self, program: &[u8]) -> Result<()> {
-        let path = self.seccomp();
-        let write = || {
-            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?.write_all(program)
-        };
-        write().step(|| format!("write {}", path.display()))
     }
 
     /// Remove all that this module knows of; a directory that holds anything else stays and is reported.

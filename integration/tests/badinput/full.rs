@@ -160,7 +160,7 @@ fn of_the_runtimes_state() {
     assert!(refused.stderr.trim_end().lines().count() == 1, "{refused:?}");
     filler.remove();
     rt.call(&["state", &id]).refused("container does not exist");
-    let left: Vec<_> = fs::read_dir(rt.root()).expect("the state directory").flatten().collect();
+    let left = integration::leaks::in_state(rt.root());
     assert!(left.is_empty(), "{left:?}");
     rt.create(&bundle, &id);
     rt.call(&["start", &id]).ok();

@@ -1,3 +1,7 @@
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
 use integration::bundle::Bundle;
 use integration::runtime::{Runtime, text};
 
@@ -138,6 +142,50 @@ fn the_filter_holds_in_exec_too() {
     let run = c.rt.call(&["exec", &c.id, "mkdir", "/tmp/x"]).refused("No space left");
     assert_eq!(run.code, 1);
     c.finish();
+}
+
+/// In turn: compiled, linked from the cache, compiled where the cache says something else, and for exec in the form of
+/// an earlier rung.
+#[test]
+fn a_filter_is_compiled_once_for_all_containers_of_its_profile() {
+    let mut rt = Runtime::new();
+    let mut bundle = Bundle::new();
+    bundle.config["linux"]["seccomp"] = serde_json::json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}],
+    });
+    let mut start = || {
+        let id = rt.id();
+        rt.start_sleeper(&mut bundle, &id);
+        rt.call(&["exec", &id, "mkdir", "/tmp/x"]).refused("No space left");
+        let file = rt.root().join(&id).join("seccomp.bpf");
+        (id, file)
+    };
+    let inode = |file: &Path| fs::metadata(file).expect("the filter's file").ino();
+    let (first_id, first) = start();
+    let (second_id, second) = start();
+    assert_eq!(inode(&first), inode(&second));
+
+    let cache = first.parent().and_then(Path::parent).expect("the state directory").join("@seccomp");
+    let entry = fs::read_dir(&cache).expect("the cache").flatten().next().expect("an entry").path();
+    assert_eq!(inode(&entry), inode(&first));
+    let mut bytes = fs::read(&entry).expect("an entry");
+    *bytes.last_mut().expect("a profile") ^= 1;
+    fs::remove_file(&entry).expect("removed");
+    fs::write(&entry, &bytes).expect("written");
+    let (third_id, third) = start();
+    assert_ne!(inode(&third), inode(&first));
+
+    // Mark, compiler, flags, number of instructions and these; once it was flags and instructions.
+    let bytes = fs::read(&third).expect("the filter's file");
+    let instructions = u32::from_ne_bytes(bytes[16..20].try_into().expect("four bytes")) as usize;
+    fs::remove_file(&third).expect("removed");
+    fs::write(&third, [&bytes[12..16], &bytes[20..20 + 8 * instructions]].concat()).expect("written");
+    rt.call(&["exec", &third_id, "mkdir", "/tmp/x"]).refused("No space left");
+    for id in [first_id, second_id, third_id] {
+        rt.call(&["delete", "--force", &id]).ok();
+    }
+    rt.assert_clean(&bundle);
 }
 
 #[test]

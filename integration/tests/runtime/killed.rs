@@ -74,10 +74,11 @@ fn in_the_hosts_pid_namespace(bundle: &mut Bundle) {
     bundle.remove_namespace("pid");
 }
 
-fn with_hooks(bundle: &mut Bundle) {
+fn with_hooks_and_a_filter(bundle: &mut Bundle) {
     for kind in ["createRuntime", "createContainer", "poststart", "poststop"] {
         bundle.config["hooks"][kind] = json!([{"path": "/bin/sh", "args": ["sh", "-c", "cat > /dev/null"]}]);
     }
+    bundle.config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW"});
 }
 
 /// The steps of one command, each time on a new stage, until a run of it lives through.
@@ -153,8 +154,8 @@ fn create_in_the_hosts_pid_namespace() {
 }
 
 #[test]
-fn create_with_hooks() {
-    every_step_of_create(with_hooks);
+fn create_with_hooks_and_a_filter() {
+    every_step_of_create(with_hooks_and_a_filter);
 }
 
 #[test]
@@ -165,7 +166,7 @@ fn start() {
         let fine = if run.code == 0 { &["running"][..] } else { &["created", "running"] };
         assert!(fine.contains(&status.as_deref().unwrap_or("none")), "{status:?} after {what}");
     };
-    let steps = every_step("parent", with_hooks, Stage::create, words, check);
+    let steps = every_step("parent", with_hooks_and_a_filter, Stage::create, words, check);
     assert!(steps > 3, "only {steps} steps were seen");
 }
 
@@ -198,7 +199,7 @@ fn delete() {
             assert_eq!(stage.status(), None, "after {what}");
         }
     };
-    for change in [with_hooks, in_the_hosts_pid_namespace] {
+    for change in [with_hooks_and_a_filter, in_the_hosts_pid_namespace] {
         let steps = every_step("parent", change, prepare, words, check);
         assert!(steps > 5, "only {steps} steps were seen");
     }

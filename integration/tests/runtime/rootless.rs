@@ -67,7 +67,8 @@ impl Home {
         let found = leaks::find(&[&self.id, text(self.dir.path())]);
         assert!(found.is_empty(), "left behind: {found:#?}");
         let state = self.dir.path().join("run/rung");
-        assert_eq!(fs::read_dir(&state).map_or(0, Iterator::count), 0, "left behind in {}", state.display());
+        let left = leaks::in_state(&state);
+        assert!(left.is_empty(), "left behind: {left:#?}");
     }
 }
 

@@ -1,12 +1,14 @@
-//! The container's system call filter: compiled once from config.json, kept as bytes beside state.json for exec.
-//!
-//! On disk: flags (u32), then 8 bytes for each instruction, both in native order.
+//! The container's system call filter: compiled from config.json once for each profile, kept in a file for exec.
 
+pub(crate) mod cache;
 mod compile;
 pub(crate) mod notify;
 mod numbers;
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use serde_json::value::RawValue;
 
 use crate::error::{Error, Result, Step};
 use crate::spec::Seccomp;
@@ -20,7 +22,31 @@ pub(crate) struct Filter {
     pub(crate) program: Vec<Instruction>,
 }
 
-pub(crate) fn plan(seccomp: &Seccomp) -> Result<Filter> {
+pub(crate) struct Planned {
+    pub(crate) filter: Filter,
+    /// Who decides where the filter does not.
+    pub(crate) receiver: Option<notify::Receiver>,
+    pub(crate) file: cache::File,
+}
+
+/// From `linux.seccomp`, or out of `cache`, a folder of this runtime's alone.
+pub(crate) fn plan(profile: &RawValue, cache: &Path) -> Result<Planned> {
+    let entry = cache::entry(cache, profile.get());
+    if let Some((filter, file)) = entry.as_deref().and_then(|entry| cache::find(entry, profile.get())) {
+        return Ok(Planned { filter, receiver: None, file });
+    }
+    let seccomp: Seccomp = serde_json::from_str(profile.get()).map_err(|error| {
+        Error::invalid(format!("parse config.json: linux.seccomp: {error} of that section"))
+    })?;
+    let filter = filter(&seccomp)?;
+    let receiver = notify::receiver(&seccomp)?;
+    // The file of one that asks somebody does not say whom.
+    let entry = entry.filter(|_| receiver.is_none());
+    let file = cache::File::new(&filter, profile.get(), entry);
+    Ok(Planned { filter, receiver, file })
+}
+
+pub(crate) fn filter(seccomp: &Seccomp) -> Result<Filter> {
     const TSYNC: u32 = 1;
     const NEW_LISTENER: u32 = 8;
     const TSYNC_ESRCH: u32 = 16;
@@ -33,49 +59,8 @@ pub(crate) fn plan(seccomp: &Seccomp) -> Result<Filter> {
 }
 
 impl Filter {
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = self.flags.to_ne_bytes().to_vec();
-        for i in &self.program {
-            bytes.extend_from_slice(&i.code.to_ne_bytes());
-            bytes.extend_from_slice(&[i.jt, i.jf]);
-            bytes.extend_from_slice(&i.k.to_ne_bytes());
-        }
-        bytes
-    }
-
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Filter> {
-        let broken = || Error::invalid("the stored seccomp program is damaged");
-        let (flags, rest) = bytes.split_first_chunk::<4>().ok_or_else(broken)?;
-        if rest.is_empty() || rest.len() % 8 != 0 {
-            return Err(broken());
-        }
-        let program = rest.chunks_exact(8).map(|c| Instruction {
-            code: u16::from_ne_bytes([c[0], c[1]]),
-            jt: c[2],
-            jf: c[3],
-            k: u32::from_ne_bytes([c[4], c[5], c[6], c[7]]),
-        });
-        Ok(Filter { flags: u32::from_ne_bytes(*flags), program: program.collect() })
-    }
-
     /// From here on only what the filter allows can be done. A listener that the profile asks for is answered.
     pub(crate) fn install(&self) -> Result<Option<OwnedFd>> {
         prctl::install_seccomp(&self.program, self.flags).step(|| "unable to init seccomp".into())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_filter_survives_its_file() {
-        let json =
-            r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["read"],"action":"SCMP_ACT_ALLOW"}]}"#;
-        let filter = plan(&serde_json::from_str(json).expect("valid")).expect("compiles");
-        assert_eq!(Filter::from_bytes(&filter.to_bytes()).expect("whole"), filter);
-        for damaged in [&b""[..], b"abcd", b"abcdefg"] {
-            assert!(Filter::from_bytes(damaged).is_err());
-        }
     }
 }

@@ -13,10 +13,10 @@ use super::{Outcome, process};
 use crate::args::ExecOptions;
 use crate::cgroup::{self, Entrance, SubCgroup};
 use crate::container::Container;
-use crate::error::{Error, Result, Step};
+use crate::error::{Result, Step};
 use crate::log::Log;
 use crate::rootless;
-use crate::seccomp::Filter;
+use crate::seccomp;
 use crate::seccomp::notify::Subject;
 use crate::setup::{lsm, namespaces, rlimits, scheduling, terminal};
 use crate::spec;
@@ -77,17 +77,11 @@ fn prepare(
     log: &Log,
 ) -> Result<Plan> {
     let config = &container.record.config;
-    let filter = match std::fs::read(container.dir.seccomp()) {
-        Ok(bytes) => Some(Filter::from_bytes(&bytes)?),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(source) => {
-            return Err(Error::Step { step: "read the container's seccomp program".into(), source });
-        }
-    };
+    let filter = seccomp::cache::read(&container.dir.seccomp())?;
     let mut plan = process::plan(process, filter, options.preserve_fds)?;
     if plan.seccomp.is_some() {
         plan.listener =
-            config.seccomp_receiver.as_ref().map(crate::seccomp::notify::Receiver::connect).transpose()?;
+            config.seccomp_receiver.as_ref().map(seccomp::notify::Receiver::connect).transpose()?;
     }
     plan.affinity = scheduling::affinity(process.exec_cpu_affinity.as_ref())?;
     let join = config

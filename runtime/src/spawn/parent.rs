@@ -131,8 +131,8 @@ fn record(plan: &Prepared) -> Record {
 fn make(plan: &Prepared, container: &mut Container, lock: &mut Lock, log: &Log) -> Result<Process> {
     // Before the first thing outside the state directory, so that all of it can be found after a kill.
     container.dir.write(&container.record)?;
-    if let Some(filter) = &plan.process.seccomp {
-        container.dir.write_seccomp(&filter.to_bytes())?;
+    if let Some(file) = &plan.seccomp_file {
+        file.put(&container.dir.seccomp())?;
     }
     let may_lack = || plan.as_rootless.unwrap_or_else(rootless::is_ordinary);
     container.record.cgroup_paths = cgroup::make(&*plan.cgroup, &plan.resources, &may_lack)

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use crate::args::{CreateOptions, Global};
-use crate::bundle::Bundle;
+use crate::bundle::{self, Bundle};
 use crate::cgroup::{self, Driver};
 use crate::error::{Error, Result, Step};
 use crate::rootless;
-use crate::seccomp::{self, Filter};
+use crate::seccomp;
 use crate::setup::{devices, mounts, namespaces, netdevices, rootfs, scheduling};
 use crate::spawn::{process, readiness};
 use crate::spec::{Hooks, IdMapping, Resources};
@@ -60,6 +60,8 @@ pub(crate) struct Prepared {
     pub(crate) process: process::Plan,
     pub(crate) defaults: ProcessDefaults,
     pub(crate) seccomp_receiver: Option<seccomp::notify::Receiver>,
+    /// What exec will read.
+    pub(crate) seccomp_file: Option<seccomp::cache::File>,
     pub(crate) console_socket: Option<OwnedFd>,
     pub(crate) pidfd_socket: Option<OwnedFd>,
     pub(crate) pid_file: Option<String>,
@@ -84,7 +86,13 @@ pub(crate) fn prepare(
         process.env.push(readiness::variable());
     }
     let linux = spec.linux;
-    let filter: Option<Filter> = linux.seccomp.as_ref().map(seccomp::plan).transpose()?;
+    let plan_seccomp = |profile| seccomp::plan(profile, &dir.filters());
+    let planned = linux.seccomp.as_deref().map(plan_seccomp).transpose();
+    let planned = planned.map_err(|error| bundle::misread_seccomp(&bundle.path).unwrap_or(error))?;
+    let (filter, receiver, seccomp_file) = match planned {
+        Some(planned) => (Some(planned.filter), planned.receiver, Some(planned.file)),
+        None => (None, None, None),
+    };
     let namespaces = namespaces::plan(&linux)?;
     let mut plan = process::plan(&process, filter, options.preserve_fds)?;
     let mut warnings: Vec<String> = plan.capabilities.unknown().into_iter().collect();
@@ -92,7 +100,6 @@ pub(crate) fn prepare(
     if !own_user_namespace {
         warnings.extend(plan.capabilities.limit_to_own()?);
     }
-    let receiver = linux.seccomp.as_ref().map(seccomp::notify::receiver).transpose()?.flatten();
     plan.listener = receiver.as_ref().map(seccomp::notify::Receiver::connect).transpose()?;
     plan.may_set_groups = !namespaces.new_user || rootless::may_set_groups(&linux.gid_mappings);
     rootless::refuse_groups(plan.may_set_groups, &process.user)?;
@@ -140,6 +147,7 @@ pub(crate) fn prepare(
         hooks: spec.hooks,
         process: plan,
         seccomp_receiver: receiver,
+        seccomp_file,
         console_socket: connect(&options.console_socket, "console socket")?,
         pidfd_socket: connect(&options.pidfd_socket, "pidfd socket")?,
         pid_file: options.pid_file.clone(),

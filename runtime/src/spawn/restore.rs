@@ -58,8 +58,8 @@ fn make(
     container: &mut Container,
 ) -> Result<Process> {
     container.dir.write(&container.record)?;
-    if let Some(filter) = &plan.process.seccomp {
-        container.dir.write_seccomp(&filter.to_bytes())?;
+    if let Some(file) = &plan.seccomp_file {
+        file.put(&container.dir.seccomp())?;
     }
     let may_lack = || plan.as_rootless.unwrap_or_else(rootless::is_ordinary);
     container.record.cgroup_paths = cgroup::make(&*plan.cgroup, &plan.resources, &may_lack)?;
