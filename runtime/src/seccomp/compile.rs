@@ -6,6 +6,9 @@
 //!     leaf: return the action, or try the rules with argument conditions in their order
 //! ```
 //!
+//! Returns of one action are one instruction where a jump can reach it: the kernel checks, converts and translates
+//! every instruction each time a container starts.
+//!
 //! The search makes the program's path short: the kernel walks it for every number when it is installed and for
 //! every call that is not simply allowed.
 
@@ -238,7 +241,57 @@ fn assemble(archs: &[Arch], rules: &[(&SyscallRule, u32)], default: u32) -> Prog
         program.extend(section);
     }
     program.push(ret(RET_KILL_PROCESS));
-    program
+    share_returns(&program)
+}
+
+/// Every conditional jump to a return goes to the furthest one like it within its reach; what nothing leads to any
+/// more is left out, which makes all jumps shorter or leaves them as they are.
+fn share_returns(program: &[Instruction]) -> Program {
+    const REACH: usize = u8::MAX as usize;
+    let conditional = |i: &Instruction| matches!(i.code, JUMP_EQUAL | JUMP_GREATER | JUMP_GREATER_EQUAL);
+    let furthest = |at: usize, target: usize| {
+        let wanted = &program[target];
+        let last = (at + 1 + REACH).min(program.len() - 1);
+        let alike = (target..=last).rev().find(|&other| program[other] == *wanted);
+        if wanted.code == RETURN { alike.unwrap_or(target) } else { target }
+    };
+    // Where each instruction can lead to, as places in this program.
+    let next = |at: usize| {
+        let i = &program[at];
+        match i.code {
+            RETURN => [None, None],
+            JUMP => [Some(at + 1 + i.k as usize), None],
+            _ if conditional(i) => {
+                [i.jt, i.jf].map(|distance| Some(furthest(at, at + 1 + usize::from(distance))))
+            }
+            _ => [Some(at + 1), None],
+        }
+    };
+    let mut reached = vec![false; program.len()];
+    reached[0] = true;
+    for at in 0..program.len() {
+        if reached[at] {
+            next(at).into_iter().flatten().for_each(|target| reached[target] = true);
+        }
+    }
+    let mut places = Vec::with_capacity(program.len());
+    let mut count = 0usize;
+    for &kept in &reached {
+        places.push(count);
+        count += usize::from(kept);
+    }
+    let move_instruction = |at: usize| {
+        let mut i = program[at];
+        let distance = |target: Option<usize>| target.map_or(0, |target| places[target] - places[at] - 1);
+        let [first, second] = next(at).map(distance);
+        if conditional(&i) {
+            (i.jt, i.jf) = (first as u8, second as u8);
+        } else if i.code == JUMP {
+            i.k = first as u32;
+        }
+        i
+    };
+    (0..program.len()).filter(|&at| reached[at]).map(move_instruction).collect()
 }
 
 /// The tree over the numbers of one architecture, or of two that share their numbers.
