@@ -24,8 +24,14 @@ struct Podman {
 /// `nobody`, whom every Debian has: the ordinary user.
 const USER: u32 = 65534;
 
-/// Old podman and crun refuse the hybrid layout of cgroups: in this namespace the v2 hierarchy beside v1 is hidden.
-const NAMESPACE: &str = "[ ! -d /sys/fs/cgroup/unified ] || mount -t tmpfs none /sys/fs/cgroup/unified; \
+/// Old podman and crun refuse the hybrid layout of cgroups: in this namespace the v2 hierarchy beside v1 is hidden. So is
+/// a folder in which no hierarchy is mounted, which podman takes for one and fills.
+const NAMESPACE: &str = "if [ \"$(stat -f -c %T /sys/fs/cgroup)\" = tmpfs ]; then \
+                             for hierarchy in /sys/fs/cgroup/*/; do \
+                                 [ $hierarchy != /sys/fs/cgroup/unified/ ] && mountpoint -q $hierarchy || \
+                                     mount -t tmpfs none $hierarchy || exit; \
+                             done; \
+                         fi; \
                          echo ready; exec sleep 3600";
 /// For the ordinary user: it may map ids in this namespace alone, and mounts are shared, as podman wants them.
 const ROOTLESS: &str =
