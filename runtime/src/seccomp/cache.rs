@@ -10,9 +10,12 @@
 //! with their flags and are nothing but instructions; exec reads them as well.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 use super::{Filter, numbers};
 use crate::error::{Error, Result, Step};
@@ -32,38 +35,63 @@ const MOST_ENTRIES: usize = 64;
 #[derive(Debug)]
 pub(crate) struct File {
     bytes: Vec<u8>,
-    /// Its place in the cache, if it may have one.
-    entry: Option<PathBuf>,
-    /// It came from there.
-    known: bool,
+    origin: Origin,
 }
 
-/// Where the filter of this profile is, or shall be.
-pub(super) fn entry(cache: &Path, profile: &str) -> Option<PathBuf> {
-    (profile.len() <= LONGEST_PROFILE).then(|| cache.join(format!("{:016x}", hash(profile.as_bytes()))))
+#[derive(Debug)]
+enum Origin {
+    /// An entry of the cache.
+    Known { cache: OwnedFd, name: String },
+    /// Compiled now, to become that entry.
+    New { cache: PathBuf, name: String },
+    /// The container's alone.
+    Own,
 }
 
-/// None where it is not known, or not exactly this one.
-pub(super) fn find(entry: &Path, profile: &str) -> Option<(Filter, File)> {
-    let bytes = fs::read(entry).ok()?;
+/// The filter of this profile, if it is known.
+pub(super) fn find(cache: &Path, profile: &str) -> Option<(Filter, File)> {
+    let name = name(profile);
+    let cache = open(cache).ok()?;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(&cache, &name, flags, Mode::empty()).ok()?;
+    let mut bytes = Vec::new();
+    fs::File::from(file).read_to_end(&mut bytes).ok()?;
     let (filter, compiler, text) = decode(&bytes).ok()?;
     if compiler != numbers::COMPILER || text != profile.as_bytes() {
         return None;
     }
-    Some((filter, File { bytes, entry: Some(entry.to_owned()), known: true }))
+    Some((filter, File { bytes, origin: Origin::Known { cache, name } }))
+}
+
+/// Nobody else may have put anything into it, wherever the state root is.
+fn open(cache: &Path) -> io::Result<OwnedFd> {
+    const WRITABLE_BY_OTHERS: u32 = 0o022;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(cache, flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&dir)?;
+    let own = stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_mode & WRITABLE_BY_OTHERS == 0;
+    if own { Ok(dir) } else { Err(io::ErrorKind::PermissionDenied.into()) }
 }
 
 impl File {
-    /// Of a filter just compiled; `entry` is None for one that is this container's alone.
-    pub(super) fn new(filter: &Filter, profile: &str, entry: Option<PathBuf>) -> File {
-        let text = if entry.is_some() { profile } else { "" };
-        File { bytes: encode(filter, text), entry, known: false }
+    /// Of a filter just compiled, for `cache`.
+    pub(super) fn new(filter: &Filter, profile: &str, cache: &Path) -> File {
+        if profile.len() > LONGEST_PROFILE {
+            return File::own(filter);
+        }
+        let origin = Origin::New { cache: cache.to_owned(), name: name(profile) };
+        File { bytes: encode(filter, profile), origin }
+    }
+
+    /// Of a filter that is no other container's.
+    pub(super) fn own(filter: &Filter) -> File {
+        File { bytes: encode(filter, ""), origin: Origin::Own }
     }
 
     /// Make it, and what it is as an entry of the cache: the container needs the one, the other may fail.
     pub(crate) fn put(&self, path: &Path) -> Result<()> {
-        if let Some(entry) = self.entry.as_deref().filter(|_| self.known)
-            && fs::hard_link(entry, path).is_ok()
+        if let Origin::Known { cache, name } = &self.origin
+            && rustix::fs::linkat(cache, name, CWD, path, AtFlags::empty()).is_ok()
         {
             step_done();
             return Ok(());
@@ -72,29 +100,30 @@ impl File {
             fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(&self.bytes)
         };
         write().step(|| format!("write {}", path.display()))?;
-        if let Some(entry) = self.entry.as_deref().filter(|_| !self.known) {
-            let _ = keep(path, entry);
+        if let Origin::New { cache, name } = &self.origin {
+            let _ = keep(path, cache, name);
         }
         Ok(())
     }
 }
 
-fn keep(path: &Path, entry: &Path) -> io::Result<()> {
-    let cache = entry.parent().unwrap_or(entry);
-    match fs::read_dir(cache) {
-        Ok(entries) => {
-            let entries: Vec<_> = entries.flatten().collect();
-            if entries.len() >= MOST_ENTRIES {
-                entries.iter().for_each(|old| drop(fs::remove_file(old.path())));
-            }
-        }
+fn keep(path: &Path, cache: &Path, name: &str) -> io::Result<()> {
+    let dir = match open(cache) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             fs::DirBuilder::new().mode(0o700).create(cache)?;
             step_done();
+            open(cache)
         }
-        Err(error) => return Err(error),
+        result => result,
+    }?;
+    let names = rustix::fs::Dir::read_from(dir.as_fd())?.collect::<rustix::io::Result<Vec<_>>>()?;
+    let names = names.iter().map(|entry| entry.file_name()).filter(|name| !name.to_bytes().starts_with(b"."));
+    if names.clone().count() >= MOST_ENTRIES {
+        for old in names {
+            let _ = rustix::fs::unlinkat(&dir, old, AtFlags::empty());
+        }
     }
-    fs::hard_link(path, entry)?;
+    rustix::fs::linkat(CWD, path, &dir, name, AtFlags::empty())?;
     step_done();
     Ok(())
 }
@@ -155,19 +184,21 @@ pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Filter> {
     decode(bytes).map(|(filter, ..)| filter)
 }
 
-/// A name, which needs to be no more than different for different texts nearly always.
-fn hash(text: &[u8]) -> u64 {
+/// Of a profile's entry: a hash, which needs to be no more than different for different texts nearly always.
+fn name(profile: &str) -> String {
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
     let add = |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(FACTOR);
-    let (words, rest) = text.as_chunks::<8>();
+    let (words, rest) = profile.as_bytes().as_chunks::<8>();
     let hash = words.iter().fold(numbers::COMPILER, |hash, word| add(hash, u64::from_le_bytes(*word)));
     let hash = rest.iter().fold(hash, |hash, &byte| add(hash, u64::from(byte)));
     // The last bytes have reached only the upper half.
-    hash ^ (hash >> 32)
+    format!("{:016x}", hash ^ (hash >> 32))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+
     use super::super::plan;
     use super::*;
 
@@ -197,7 +228,6 @@ mod tests {
 
     #[test]
     fn the_second_container_of_a_profile_has_the_file_of_the_first() {
-        use std::os::unix::fs::MetadataExt;
         let root = tempfile::tempdir().expect("a folder");
         let cache = root.path().join("@seccomp");
         let place = |name: &str| root.path().join(name);
@@ -225,17 +255,50 @@ mod tests {
         let cache = root.path().join("@seccomp");
         let planned = plan(&raw(PROFILE), &cache).expect("valid");
         planned.file.put(&root.path().join("file")).expect("a file");
-        let entry = entry(&cache, PROFILE).expect("short enough");
-        assert!(find(&entry, PROFILE).is_some());
+        assert!(find(&cache, PROFILE).is_some());
+        let entry = cache.join(name(PROFILE));
         // The same name for another text, a damaged file, another compiler's.
-        assert!(find(&entry, &PROFILE.replace("read", "open")).is_none());
+        let other = PROFILE.replace("read", "open");
+        fs::hard_link(&entry, cache.join(name(&other))).expect("a link");
+        assert!(find(&cache, &other).is_none());
         let whole = fs::read(&entry).expect("an entry");
         for (at, length) in [(0, whole.len()), (4, whole.len()), (whole.len() - 1, whole.len()), (0, 10)] {
             let mut bytes = whole[..length].to_vec();
             bytes[at] ^= 1;
             fs::write(&entry, bytes).expect("written");
-            assert!(find(&entry, PROFILE).is_none(), "{at} {length}");
+            assert!(find(&cache, PROFILE).is_none(), "{at} {length}");
             assert_eq!(plan(&raw(PROFILE), &cache).expect("valid").filter, planned.filter);
+        }
+    }
+
+    /// A state root that others may write to.
+    #[test]
+    fn a_cache_that_others_could_have_filled_is_not_used() {
+        let root = tempfile::tempdir().expect("a folder");
+        let cache = root.path().join("@seccomp");
+        let file = |name: &str| plan(&raw(PROFILE), &cache).expect("valid").file.put(&root.path().join(name));
+        file("first").expect("a file");
+        assert!(find(&cache, PROFILE).is_some());
+        let allow = |mode| fs::set_permissions(&cache, fs::Permissions::from_mode(mode)).expect("chmod");
+        allow(0o777);
+        assert!(find(&cache, PROFILE).is_none());
+        allow(0o700);
+        let moved = root.path().join("moved");
+        fs::rename(&cache, &moved).expect("moved");
+        symlink(&moved, &cache).expect("a link");
+        assert!(find(&cache, PROFILE).is_none());
+        file("second").expect("a file");
+        fs::remove_file(&cache).expect("removed");
+        fs::rename(&moved, &cache).expect("moved");
+        let entry = cache.join(name(PROFILE));
+        fs::rename(&entry, root.path().join("entry")).expect("moved");
+        symlink("../entry", &entry).expect("a link");
+        assert!(find(&cache, PROFILE).is_none());
+        if rustix::process::geteuid().is_root() {
+            fs::rename(root.path().join("entry"), &entry).expect("moved");
+            assert!(find(&cache, PROFILE).is_some());
+            chown(&cache, Some(65534), None).expect("chown");
+            assert!(find(&cache, PROFILE).is_none());
         }
     }
 
@@ -264,7 +327,7 @@ mod tests {
         }
         let long =
             format!(r#"{{"defaultAction":"SCMP_ACT_ALLOW","long":"{}"}}"#, "x".repeat(LONGEST_PROFILE));
-        assert!(entry(&cache, &long).is_none());
         plan(&raw(&long), &cache).expect("valid").file.put(&root.path().join("long")).expect("a file");
+        assert!(find(&cache, &long).is_none());
     }
 }

@@ -31,8 +31,7 @@ pub(crate) struct Planned {
 
 /// From `linux.seccomp`, or out of `cache`, a folder of this runtime's alone.
 pub(crate) fn plan(profile: &RawValue, cache: &Path) -> Result<Planned> {
-    let entry = cache::entry(cache, profile.get());
-    if let Some((filter, file)) = entry.as_deref().and_then(|entry| cache::find(entry, profile.get())) {
+    if let Some((filter, file)) = cache::find(cache, profile.get()) {
         return Ok(Planned { filter, receiver: None, file });
     }
     let seccomp: Seccomp = serde_json::from_str(profile.get()).map_err(|error| {
@@ -41,8 +40,10 @@ pub(crate) fn plan(profile: &RawValue, cache: &Path) -> Result<Planned> {
     let filter = filter(&seccomp)?;
     let receiver = notify::receiver(&seccomp)?;
     // The file of one that asks somebody does not say whom.
-    let entry = entry.filter(|_| receiver.is_none());
-    let file = cache::File::new(&filter, profile.get(), entry);
+    let file = match &receiver {
+        None => cache::File::new(&filter, profile.get(), cache),
+        Some(_) => cache::File::own(&filter),
+    };
     Ok(Planned { filter, receiver, file })
 }
 
