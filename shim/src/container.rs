@@ -167,6 +167,9 @@ pub(crate) struct Process {
     /// Created from a checkpoint, and not started yet.
     #[serde(default)]
     restore: Option<checkpoint::Restore>,
+    /// Its start from that checkpoint is under way.
+    #[serde(default)]
+    restoring: bool,
     #[serde(default)]
     checkpoint: Option<checkpoint::Checkpoint>,
 }
@@ -300,6 +303,7 @@ impl Shim {
             spec,
             deleting: None,
             restore: None,
+            restoring: false,
             checkpoint: None,
         };
         self.processes.insert(handle, process);

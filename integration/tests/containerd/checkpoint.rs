@@ -9,11 +9,13 @@ use proto::containerd::events::SubscribeRequest;
 use proto::containerd::events::events_client::EventsClient;
 use proto::containerd::snapshots::MountsRequest;
 use proto::containerd::snapshots::snapshots_client::SnapshotsClient;
+use proto::containerd::task_types::Status;
 use proto::containerd::tasks::tasks_client::TasksClient;
 use proto::containerd::tasks::*;
 use proto::containerd::types::Descriptor;
 use proto::task::runc;
 use std::path::Path;
+use std::time::Duration;
 use tonic::Code;
 
 const OURS: &str = "io.containerd.gantry.v2";
@@ -148,6 +150,35 @@ async fn a_task_goes_on_from_its_checkpoint() {
         if !from_folder {
             assert!((at..at + 1000).contains(&count(&file)), "{} after {at}", count(&file));
         }
+        counts_on(&file, &daemon);
+        let exec = daemon.ctr(&["tasks", "exec", "--exec-id", "e1", "c1", "/bin/sh", "-c", "exit 9"]);
+        assert_eq!(exec.status.code(), Some(9));
+        daemon.ctr_ok(&["tasks", "kill", "-s", "KILL", "c1"]);
+        assert_eq!(client.wait(wait.clone()).await.unwrap().into_inner().exit_status, 137);
+        client.delete(DeleteTaskRequest { container_id: "c1".into() }).await.unwrap();
+    }
+
+    // The shim is killed while it is started: by then the start has not begun, is under way, or has come to its end.
+    for moment in (0..10).map(|step| Duration::from_millis(30) * step) {
+        std::fs::write(&file, "0").unwrap();
+        client.create(create(Some(stored[0].clone()), None)).await.unwrap();
+        let start = StartRequest { container_id: "c1".into(), exec_id: String::new() };
+        let mut starter = client.clone();
+        let first = tokio::spawn({
+            let start = start.clone();
+            async move { starter.start(start).await }
+        });
+        tokio::time::sleep(moment).await;
+        TaskApi::kill_and_follow(&daemon.bundle("c1"), || daemon.log());
+        let first = first.await.unwrap();
+        let get = GetRequest { container_id: "c1".into(), exec_id: String::new() };
+        let status = client.get(get).await.unwrap().into_inner().process.unwrap().status();
+        if status == Status::Created {
+            client.start(start).await.unwrap_or_else(|error| panic!("{error}\n{}", daemon.log()));
+        } else {
+            assert_eq!(status, Status::Running, "after {moment:?}: {first:?}\n{}", daemon.log());
+        }
+        wait_for(|| count(&file) > 0, || daemon.log());
         counts_on(&file, &daemon);
         let exec = daemon.ctr(&["tasks", "exec", "--exec-id", "e1", "c1", "/bin/sh", "-c", "exit 9"]);
         assert_eq!(exec.status.code(), Some(9));

@@ -480,7 +480,10 @@ fn what_a_killed_shim_leaves_is_cleared() {
         let shim = stack.shim("k1").to_string();
         assert!(Command::new("kill").args(["-KILL", &shim]).status().unwrap().success());
         events.hear("/tasks/delete");
-        assert_eq!(topics(&events.heard()), ["create", "start", "exit k1", "delete"], "{below:?}");
+        let mut told = topics(&events.heard());
+        // The start may be on its way when the shim is killed, and is told twice then.
+        told.dedup();
+        assert_eq!(told, ["create", "start", "exit k1", "delete"], "{below:?}");
         assert!(events.heard().contains("\"exit_status\":137"), "{below:?}: {}", events.heard());
         wait_for(|| stack.task("k1").is_empty(), || format!("{:?}", stack.task("k1")));
         stack.daemon.ctr_ok(&["containers", "rm", "k1"]);

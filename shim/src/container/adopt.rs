@@ -21,6 +21,11 @@ use std::time::SystemTime;
 const UNKNOWN: u32 = 255;
 
 impl super::Process {
+    /// Created from a checkpoint, and not known to run or to have failed yet.
+    fn waits_for_restore(&self) -> bool {
+        self.restore.is_some() || self.restoring
+    }
+
     /// How a daemon calls a descriptor of this process that it keeps.
     fn kept_name(&self, what: &str) -> String {
         format!("{}/{}.{what}", self.container, self.exec_id)
@@ -68,7 +73,7 @@ impl Shim {
         let all: Vec<(String, Handle)> = self.containers.iter().map(|(id, c)| (id.clone(), c.init)).collect();
         let (inits, unmade): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, init)| {
             let process = self.process(*init);
-            process.pid != 0 || process.restore.is_some()
+            process.pid != 0 || process.waits_for_restore()
         });
         if inits.is_empty() && !unmade.is_empty() {
             return Err(Error::precondition("a create was under way, which is to be undone"));
@@ -114,7 +119,7 @@ impl Shim {
     /// A start, pause or resume may have come to its end after the last state was written.
     fn find_state(&mut self, id: &str, init: Handle) {
         let process = self.process(init);
-        if process.exit.is_some() || process.held.is_some() {
+        if process.exit.is_some() || process.held.is_some() || process.waits_for_restore() {
             return;
         }
         let container = &self.containers[id];
@@ -140,10 +145,10 @@ impl Shim {
     }
 
     fn adopt_io(&mut self, handle: Handle, kept: &Kept) {
-        if let Some(restore) = &mut self.process_mut(handle).restore {
-            return restore.reopen_log();
-        }
         let process = self.process(handle);
+        if process.waits_for_restore() {
+            return self.adopt_restore(handle, kept);
+        }
         if process.is_init() || process.pid != 0 || process.state != State::Created {
             return self.adopt_open_io(handle, kept);
         }
@@ -153,7 +158,7 @@ impl Shim {
         let (base, has_started) = (self.io_base(handle), super::create::read_pid(&files.pid).is_ok());
         let process = self.process_mut(handle);
         if has_started {
-            process.io.assume_open(base);
+            process.io.assume_open(base, None);
             self.adopt_open_io(handle, kept);
             self.exec_started(handle, None, Ok(()));
         } else {
@@ -162,7 +167,7 @@ impl Shim {
         }
     }
 
-    fn adopt_open_io(&mut self, handle: Handle, kept: &Kept) {
+    pub(super) fn adopt_open_io(&mut self, handle: Handle, kept: &Kept) {
         let container = &self.process(handle).container;
         let is_own = self.containers.get(container).is_some_and(|container| container.own_client);
         let readers = if is_own { Readers::Optional } else { Readers::Expected };

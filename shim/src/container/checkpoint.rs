@@ -6,6 +6,7 @@
 use super::calls::{Call, Verb};
 use super::{Handle, Handled, ReplyTo, Shim};
 use crate::error::Error;
+use crate::handover::Kept;
 use crate::io::logger::Owner;
 use crate::io::{Io, Opening, Readers};
 use crate::log::LogFile;
@@ -188,7 +189,7 @@ impl Shim {
             }
         };
         let process = self.process_mut(handle);
-        (process.io, process.busy) = (io, true);
+        (process.io, process.busy, process.restoring) = (io, true, true);
         let call = Call { verb: Verb::Restore, handle, reply: Some(reply), log: error_log, output: None };
         self.calls.insert(pid, call);
         self.changed = true;
@@ -197,7 +198,9 @@ impl Shim {
 
     pub(super) fn restored(&mut self, handle: Handle, reply: Option<ReplyTo>, result: Result<(), Error>) {
         self.receive_terminal(handle);
-        let container_id = self.process(handle).container.clone();
+        let process = self.process_mut(handle);
+        process.restoring = false;
+        let container_id = process.container.clone();
         let file = self.containers[&container_id].bundle.join(bundle::INIT_PID);
         match result.and_then(|()| super::create::read_pid(&file)) {
             Ok(pid) => {
@@ -216,10 +219,31 @@ impl Shim {
         }
     }
 
+    /// The start may have come to its end after the last state was written, or before its shim was killed.
+    pub(super) fn adopt_restore(&mut self, handle: Handle, kept: &Kept) {
+        let container = &self.containers[&self.process(handle).container];
+        let log = container.bundle.join(bundle::RUNTIME_LOG);
+        let exists = container.runtime.status(&log, &self.process(handle).container).is_some();
+        let base = self.io_base(handle);
+        let process = self.process_mut(handle);
+        if exists {
+            if let Some(restore) = process.restore.take() {
+                process.io.assume_open(base, restore.log);
+            }
+            self.adopt_open_io(handle, kept);
+            self.restored(handle, None, Ok(()));
+        } else if process.restoring {
+            self.not_restored(handle, &Error::precondition("the start from a checkpoint was interrupted"));
+        } else if let Some(restore) = &mut process.restore {
+            restore.reopen_log();
+        }
+    }
+
     /// There is no process, and there will be none: what is left can be deleted.
     fn not_restored(&mut self, handle: Handle, error: &Error) {
         crate::complain!("restore: {error}");
         let process = self.process_mut(handle);
+        process.restoring = false;
         process.io.close();
         process.state = State::Stopped;
         process.exit = Some(Exit { status: 255, at: SystemTime::now() });

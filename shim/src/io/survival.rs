@@ -14,7 +14,7 @@ use super::logger::Logger;
 use super::spool::Spool;
 use super::{Io, Output, Readers, Stdin};
 use crate::error::Error;
-use crate::log::{Mark, Stream};
+use crate::log::{LogFile, Mark, Stream};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -70,13 +70,13 @@ impl Io {
         sources.chain(master).chain(stdin).map(|(name, fd)| (name.to_owned(), fd))
     }
 
-    /// For a process that has been started: its streams, where the state was written before they were opened. It has no
-    /// log: only first processes have one.
-    pub(crate) fn assume_open(&mut self, base: PathBuf) {
+    /// For a process that has been started: its streams, where the state was written before they were opened. Only the
+    /// first process of a container has a log.
+    pub(crate) fn assume_open(&mut self, base: PathBuf, log: Option<LogFile>) {
         if !self.base.as_os_str().is_empty() {
             return;
         }
-        self.base = base;
+        (self.base, self.log) = (base, log);
         let is_logged = self.program().is_some();
         for stream in self.streams().into_iter().filter(|_| !self.uris.terminal).collect::<Vec<_>>() {
             let name = fifo(&self.base, stream);
