@@ -1,7 +1,7 @@
 //! A task goes on from its checkpoint: kept as content, and in a folder of the client's.
 
 use crate::{connect, refused};
-use integration::containerd_lite::{Daemon, Headers, IMAGE, wait_for};
+use integration::containerd_lite::{Daemon, Headers, IMAGE, Service, wait_for};
 use integration::criu;
 use integration::task_api::TaskApi;
 use proto::any;
@@ -31,6 +31,17 @@ fn count(file: &Path) -> u64 {
 fn counts_on(file: &Path, daemon: &Daemon) {
     let from = count(file);
     wait_for(|| count(file) > from + 3, || format!("it stays at {}\n{}", count(file), daemon.log()));
+}
+
+/// It counts, is entered, killed and removed.
+async fn lives_to_its_end(file: &Path, daemon: &Daemon, client: &mut TasksClient<Service>) {
+    counts_on(file, daemon);
+    let exec = daemon.ctr(&["tasks", "exec", "--exec-id", "e1", "c1", "/bin/sh", "-c", "exit 9"]);
+    assert_eq!(exec.status.code(), Some(9));
+    daemon.ctr_ok(&["tasks", "kill", "-s", "KILL", "c1"]);
+    let wait = WaitRequest { container_id: "c1".into(), exec_id: String::new() };
+    assert_eq!(client.wait(wait).await.unwrap().into_inner().exit_status, 137);
+    client.delete(DeleteTaskRequest { container_id: "c1".into() }).await.unwrap();
 }
 
 #[tokio::test]
@@ -150,12 +161,7 @@ async fn a_task_goes_on_from_its_checkpoint() {
         if !from_folder {
             assert!((at..at + 1000).contains(&count(&file)), "{} after {at}", count(&file));
         }
-        counts_on(&file, &daemon);
-        let exec = daemon.ctr(&["tasks", "exec", "--exec-id", "e1", "c1", "/bin/sh", "-c", "exit 9"]);
-        assert_eq!(exec.status.code(), Some(9));
-        daemon.ctr_ok(&["tasks", "kill", "-s", "KILL", "c1"]);
-        assert_eq!(client.wait(wait.clone()).await.unwrap().into_inner().exit_status, 137);
-        client.delete(DeleteTaskRequest { container_id: "c1".into() }).await.unwrap();
+        lives_to_its_end(&file, &daemon, &mut client).await;
     }
 
     // The shim is killed while it is started: by then the start has not begun, is under way, or has come to its end.
@@ -179,12 +185,7 @@ async fn a_task_goes_on_from_its_checkpoint() {
             assert_eq!(status, Status::Running, "after {moment:?}: {first:?}\n{}", daemon.log());
         }
         wait_for(|| count(&file) > 0, || daemon.log());
-        counts_on(&file, &daemon);
-        let exec = daemon.ctr(&["tasks", "exec", "--exec-id", "e1", "c1", "/bin/sh", "-c", "exit 9"]);
-        assert_eq!(exec.status.code(), Some(9));
-        daemon.ctr_ok(&["tasks", "kill", "-s", "KILL", "c1"]);
-        assert_eq!(client.wait(wait.clone()).await.unwrap().into_inner().exit_status, 137);
-        client.delete(DeleteTaskRequest { container_id: "c1".into() }).await.unwrap();
+        lives_to_its_end(&file, &daemon, &mut client).await;
     }
 
     // What is no checkpoint is said at the start, and nothing is left of it.

@@ -40,8 +40,8 @@ pub(crate) struct File {
 
 #[derive(Debug)]
 enum Origin {
-    /// An entry of the cache.
-    Known { cache: OwnedFd, name: String },
+    /// An entry of the cache. Its folder is not held open: the container's process would have it while it is set up.
+    Known { cache: PathBuf, name: String },
     /// Compiled now, to become that entry.
     New { cache: PathBuf, name: String },
     /// The container's alone.
@@ -51,16 +51,15 @@ enum Origin {
 /// The filter of this profile, if it is known.
 pub(super) fn find(cache: &Path, profile: &str) -> Option<(Filter, File)> {
     let name = name(profile);
-    let cache = open(cache).ok()?;
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(&cache, &name, flags, Mode::empty()).ok()?;
+    let file = rustix::fs::openat(open(cache).ok()?, &name, flags, Mode::empty()).ok()?;
     let mut bytes = Vec::new();
     fs::File::from(file).read_to_end(&mut bytes).ok()?;
     let (filter, compiler, text) = decode(&bytes).ok()?;
     if compiler != numbers::COMPILER || text != profile.as_bytes() {
         return None;
     }
-    Some((filter, File { bytes, origin: Origin::Known { cache, name } }))
+    Some((filter, File { bytes, origin: Origin::Known { cache: cache.to_owned(), name } }))
 }
 
 /// Nobody else may have put anything into it, wherever the state root is.
@@ -91,7 +90,8 @@ impl File {
     /// Make it, and what it is as an entry of the cache: the container needs the one, the other may fail.
     pub(crate) fn put(&self, path: &Path) -> Result<()> {
         if let Origin::Known { cache, name } = &self.origin
-            && rustix::fs::linkat(cache, name, CWD, path, AtFlags::empty()).is_ok()
+            && let Ok(cache) = open(cache)
+            && rustix::fs::linkat(&cache, name, CWD, path, AtFlags::empty()).is_ok()
         {
             step_done();
             return Ok(());
